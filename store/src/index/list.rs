@@ -1,0 +1,147 @@
+//! Listing current objects.
+//!
+//! A page costs one index seek, and one more for each common prefix on it, whatever lies below.
+
+use rusqlite::{Connection, Row, params};
+
+use super::{after_prefix, signed, text, unsigned};
+use crate::accounts::Accounts;
+use crate::api::{List, ListAfter, ListItem, ListPage};
+use crate::entry::{ETag, ListedEntry};
+use crate::error::{Error, IndexContext, Result};
+use crate::name::ObjectKey;
+use crate::record::parse_checksum_kind;
+use crate::time::Timestamp;
+
+/// Greater than every key: no UTF-8 text holds this byte.
+pub(crate) const LAST: &[u8] = &[u8::MAX];
+
+/// The common prefix that `key` falls under, if it has the delimiter after the prefix.
+pub(crate) fn common_prefix<'k>(
+    key: &'k str,
+    prefix: &str,
+    delimiter: Option<&str>,
+) -> Option<&'k str> {
+    let delimiter = delimiter?;
+    let at = key.get(prefix.len()..)?.find(delimiter)?;
+    Some(&key[..prefix.len() + at + delimiter.len()])
+}
+
+/// The byte string from which keys are wanted.
+pub(crate) fn start_of(
+    prefix: &str,
+    delimiter: Option<&str>,
+    after: Option<&ListAfter>,
+) -> Vec<u8> {
+    let start = match after {
+        None => Vec::new(),
+        // A marker that is a common prefix itself was listed as one, with all below it.
+        Some(ListAfter::Key(key))
+            if common_prefix(key, prefix, delimiter) == Some(key) && key.starts_with(prefix) =>
+        {
+            after_prefix(key.as_bytes()).unwrap_or_else(|| LAST.to_vec())
+        }
+        Some(ListAfter::Key(key)) => {
+            let mut next = key.as_bytes().to_vec();
+            next.push(0);
+            next
+        }
+        Some(ListAfter::Prefix(listed)) => {
+            after_prefix(listed.as_bytes()).unwrap_or_else(|| LAST.to_vec())
+        }
+    };
+    start.max(prefix.as_bytes().to_vec())
+}
+
+fn decode(row: &Row<'_>, accounts: &Accounts) -> rusqlite::Result<ListedEntry> {
+    let key = row.get_ref(0)?.as_blob()?;
+    let key = text(key)?;
+    let kind: Option<u8> = row.get(7)?;
+    Ok(ListedEntry {
+        key: ObjectKey::trusted(key),
+        size: unsigned(row.get(1)?),
+        etag: ETag {
+            digest: row.get(2)?,
+            parts: row.get(3)?,
+        },
+        modified_at: Timestamp(row.get(4)?),
+        owner: accounts.id(row.get(5)?),
+        storage_class: row.get(6)?,
+        checksum: kind.and_then(parse_checksum_kind),
+    })
+}
+
+/// One page of current objects.
+pub(crate) fn page(connection: &Connection, accounts: &Accounts, list: &List) -> Result<ListPage> {
+    let end = after_prefix(list.prefix.as_bytes()).unwrap_or_else(|| LAST.to_vec());
+    let delimiter = list
+        .delimiter
+        .as_deref()
+        .filter(|delimiter| !delimiter.is_empty());
+    let mut start = start_of(&list.prefix, delimiter, list.after.as_ref());
+    let mut statement = connection
+        .prepare_cached(
+            "SELECT key, size, etag, etag_parts, modified_at, owner, storage_class, checksum_kind FROM current
+             WHERE bucket = ?1 AND key >= ?2 AND key < ?3 ORDER BY key LIMIT ?4",
+        )
+        .index("prepare")?;
+    let mut page = ListPage::default();
+    // One more than wanted says whether another page follows.
+    'seek: while page.items.len() <= list.limit {
+        let wanted = i64::try_from(list.limit + 1 - page.items.len()).unwrap_or(i64::MAX);
+        let bounds = params![signed(list.bucket.0), start, end, wanted];
+        let mut rows = statement.query(bounds).index("list")?;
+        while let Some(row) = rows.next().index("list")? {
+            let entry = decode(row, accounts).index("list")?;
+            if let Some(common) = common_prefix(entry.key.as_str(), &list.prefix, delimiter) {
+                start = after_prefix(common.as_bytes()).unwrap_or_else(|| LAST.to_vec());
+                page.items.push(ListItem::CommonPrefix(common.to_owned()));
+                continue 'seek;
+            }
+            page.items.push(ListItem::Entry(entry));
+        }
+        break;
+    }
+    if page.items.len() > list.limit {
+        page.items.truncate(list.limit);
+        page.next = page.items.last().map(|item| match item {
+            ListItem::Entry(entry) => ListAfter::Key(entry.key.as_str().to_owned()),
+            ListItem::CommonPrefix(common) => ListAfter::Prefix(common.clone()),
+        });
+        if page.next.is_none() {
+            return Err(Error::InvalidRequest("a listing of no entries"));
+        }
+    }
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_goes_on_where_it_should() {
+        let key = |text: &str| Some(ListAfter::Key(text.to_owned()));
+        assert_eq!(start_of("a/", None, None), b"a/");
+        assert_eq!(
+            start_of("a/", None, key("a").as_ref()),
+            b"a/",
+            "a marker before the prefix"
+        );
+        assert_eq!(start_of("", None, key("b").as_ref()), b"b\0");
+        assert_eq!(
+            start_of("", Some("/"), key("b/").as_ref()),
+            b"b0",
+            "a marker that is a common prefix"
+        );
+        assert_eq!(
+            start_of("", Some("/"), key("b/c").as_ref()),
+            b"b/c\0",
+            "a marker within one"
+        );
+        assert_eq!(
+            start_of("", Some("/"), Some(&ListAfter::Prefix("b/".to_owned()))),
+            b"b0"
+        );
+    }
+}

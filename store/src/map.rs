@@ -1,0 +1,237 @@
+//! Memory maps of data files.
+//!
+//! Bytes go from the page cache to the socket without a copy in this process. Two things make
+//! that safe:
+//!
+//! # Invariants
+//! 1. Below its published length no byte of a data file ever changes, and no data file shrinks
+//!    while the store is open; `DATA/lock` keeps other processes of ours out.
+//! 2. A page that the disk can't deliver raises SIGBUS. [`populate`](Map::populate) finds such a
+//!    page first, as an error. For the moment in between, the handler here puts a page of zeros
+//!    under the fault, and the extent's CRC then fails.
+#![expect(unsafe_code, reason = "memory maps, and the signal handler they need")]
+
+use std::fs::File;
+use std::io;
+use std::sync::Once;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
+
+/// Most maps that the SIGBUS handler can know at one time.
+const GUARDED_MAX: usize = 4096;
+/// Size of a page in bytes.
+const PAGE_SIZE: usize = 4096;
+
+/// A data file, mapped from its start.
+#[derive(Debug)]
+pub(crate) struct Map {
+    map: Mmap,
+    slot: Option<usize>,
+}
+
+impl Map {
+    /// Maps the first `len` bytes of `file`, which must be as long.
+    pub(crate) fn new(file: &File, len: usize) -> io::Result<Self> {
+        install_handler();
+        // SAFETY: Invariant 1: nobody changes or cuts these bytes while the map is there.
+        let map = unsafe { MmapOptions::new().len(len).map(file)? };
+        // Objects are read whole or in ranges of their own; the kernel's guess would only be in the
+        // way.
+        let slot = guard(map.as_ptr().addr(), len);
+        Ok(Self { map, slot })
+    }
+
+    /// Whether all pages of a range are in memory.
+    pub(crate) fn is_resident(&self, offset: usize, len: usize) -> bool {
+        let start = offset / PAGE_SIZE * PAGE_SIZE;
+        let end = (offset + len).min(self.map.len());
+        let mut resident = [0_u8; 256];
+        (start..end).step_by(resident.len() * PAGE_SIZE).all(|at| {
+            let pages = (end - at).div_ceil(PAGE_SIZE).min(resident.len());
+            let address = self.map[at..].as_ptr();
+            // SAFETY: the range lies in the map, page-aligned, and `resident` has a byte for each
+            // page.
+            let done = unsafe {
+                libc::mincore(
+                    address.cast_mut().cast(),
+                    pages * PAGE_SIZE,
+                    resident.as_mut_ptr(),
+                )
+            };
+            done == 0 && resident[..pages].iter().all(|page| page & 1 == 1)
+        })
+    }
+
+    /// Brings a range into memory; blocks.
+    ///
+    /// # Errors
+    /// What the disk said; a kernel without `MADV_POPULATE_READ` (before 5.14) is asked to read
+    /// ahead.
+    pub(crate) fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
+        match self.map.advise_range(Advice::PopulateRead, offset, len) {
+            Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
+                self.map.advise_range(Advice::WillNeed, offset, len)
+            }
+            Err(err) if err.raw_os_error() == Some(libc::EFAULT) => {
+                Err(io::Error::from_raw_os_error(libc::EIO))
+            }
+            done => done,
+        }
+    }
+
+    /// Lets the kernel take the pages of a range out of this process, not out of memory.
+    pub(crate) fn release(&self, offset: usize, len: usize) -> io::Result<()> {
+        // SAFETY: a shared file map is read back from the file, so no byte is lost.
+        unsafe {
+            self.map
+                .unchecked_advise_range(UncheckedAdvice::DontNeed, offset, len)
+        }
+    }
+
+    /// Bytes of the map.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The whole map as bytes that keep it alive; slices of them cost a counter each.
+    pub(crate) fn into_bytes(self: std::sync::Arc<Self>) -> Bytes {
+        struct Owner(std::sync::Arc<Map>);
+        impl AsRef<[u8]> for Owner {
+            fn as_ref(&self) -> &[u8] {
+                &self.0.map
+            }
+        }
+        Bytes::from_owner(Owner(self))
+    }
+}
+
+impl Drop for Map {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            // From here a fault in the range is not ours; the map itself is dropped after this.
+            GUARDED[slot].len.store(0, Ordering::Release);
+            GUARDED[slot].start.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// An address range in which SIGBUS means a page the disk could not deliver.
+struct Guarded {
+    start: AtomicUsize,
+    len: AtomicUsize,
+}
+
+static GUARDED: [Guarded; GUARDED_MAX] = [const {
+    Guarded {
+        start: AtomicUsize::new(0),
+        len: AtomicUsize::new(0),
+    }
+}; GUARDED_MAX];
+
+/// Registers a range; `None` when the table is full, and SIGBUS in it ends the process as it would
+/// anyway.
+fn guard(start: usize, len: usize) -> Option<usize> {
+    for (slot, guarded) in GUARDED.iter().enumerate() {
+        if guarded
+            .start
+            .compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+        {
+            guarded.len.store(len, Ordering::Release);
+            return Some(slot);
+        }
+    }
+    tracing::warn!(
+        GUARDED_MAX,
+        "a map is not guarded against disk errors: too many maps"
+    );
+    None
+}
+
+fn install_handler() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: all zeros is a valid `sigaction`: no flags, an empty mask.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = on_sigbus as *const () as usize;
+        action.sa_flags = libc::SA_SIGINFO;
+        // SAFETY: `on_sigbus` calls only what is safe in a signal handler.
+        let done =
+            unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+        if done != 0 {
+            tracing::warn!(
+                "no SIGBUS handler: a disk error in a mapped file would end the process"
+            );
+        }
+    });
+}
+
+/// Puts a page of zeros under a fault in a guarded range; any other SIGBUS does what it always
+/// does.
+extern "C" fn on_sigbus(
+    _signal: libc::c_int,
+    info: *mut libc::siginfo_t,
+    _context: *mut libc::c_void,
+) {
+    // SAFETY: the kernel gives a valid `info` to a handler with SA_SIGINFO.
+    let info = unsafe { &*info };
+    // SAFETY: SIGBUS is a signal that has an address.
+    let address = unsafe { info.si_addr() }.addr();
+    let ours = GUARDED.iter().any(|guarded| {
+        let start = guarded.start.load(Ordering::Acquire);
+        start != 0 && address.wrapping_sub(start) < guarded.len.load(Ordering::Acquire)
+    });
+    if ours {
+        let page = (address & !(PAGE_SIZE - 1)) as *mut libc::c_void;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+        // SAFETY: the page lies in a map of ours that only ever is read; replacing it with zeros
+        // leaves every reference valid.
+        let mapped = unsafe { libc::mmap(page, PAGE_SIZE, libc::PROT_READ, flags, -1, 0) };
+        if mapped == page {
+            return;
+        }
+    }
+    // SAFETY: resets the signal to its default; the access is repeated and ends the process.
+    unsafe { libc::signal(libc::SIGBUS, libc::SIG_DFL) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn file_of(len: usize) -> (tempfile::TempDir, File) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), vec![7; len]).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(dir.path().join("f"))
+            .unwrap();
+        (dir, file)
+    }
+
+    #[test]
+    fn a_populated_range_is_resident_and_right() {
+        let (_dir, file) = file_of(3 * PAGE_SIZE + 5);
+        let map = Arc::new(Map::new(&file, 3 * PAGE_SIZE + 5).unwrap());
+        map.populate(5000, 7000).unwrap();
+        assert!(map.is_resident(5000, 7000));
+        assert_eq!(map.len(), 3 * PAGE_SIZE + 5);
+        assert!(map.into_bytes().iter().all(|byte| *byte == 7));
+    }
+
+    #[test]
+    fn a_page_that_is_gone_reads_as_zeros_and_does_not_end_the_process() {
+        let (_dir, file) = file_of(2 * PAGE_SIZE);
+        let map = Arc::new(Map::new(&file, 2 * PAGE_SIZE).unwrap());
+        // What a disk error looks like from here: the page can't be had.
+        file.set_len(PAGE_SIZE as u64).unwrap();
+        assert!(map.populate(PAGE_SIZE, PAGE_SIZE).is_err());
+        let bytes = map.into_bytes();
+        assert_eq!(bytes[PAGE_SIZE + 10], 0);
+        assert_eq!(bytes[10], 7);
+    }
+}

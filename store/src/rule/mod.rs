@@ -1,0 +1,4 @@
+//! Rules about objects: pure functions of entry, request and time.
+
+pub mod posix;
+pub mod precondition;

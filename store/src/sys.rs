@@ -1,0 +1,118 @@
+//! System calls that the standard library has no safe form of.
+#![expect(unsafe_code, reason = "raw system calls")]
+
+use std::ffi::{CStr, CString};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Most buffers of one `pwritev(2)`.
+pub(crate) const IOV_MAX: usize = 1024;
+
+fn check(result: i64) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+fn offset(value: u64) -> io::Result<i64> {
+    i64::try_from(value).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// Runs a call again that a signal interrupted.
+fn retry(mut call: impl FnMut() -> i64) -> io::Result<usize> {
+    loop {
+        match check(call()) {
+            Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// `pwritev(2)` of at most [`IOV_MAX`] buffers; gives the bytes written.
+pub(crate) fn pwritev(fd: RawFd, bufs: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+    let at = offset(at)?;
+    let count = i32::try_from(bufs.len().min(IOV_MAX)).expect("IOV_MAX fits");
+    // SAFETY: `IoSlice` has the layout of `iovec`, and the `count` buffers live across the call.
+    retry(|| unsafe { libc::pwritev(fd, bufs.as_ptr().cast(), count, at) } as i64)
+}
+
+/// `fallocate(2)` of the first `len` bytes.
+pub(crate) fn fallocate(fd: RawFd, len: u64) -> io::Result<()> {
+    let len = offset(len)?;
+    // SAFETY: no memory is passed.
+    retry(|| i64::from(unsafe { libc::fallocate(fd, 0, 0, len) })).map(drop)
+}
+
+/// `copy_file_range(2)` until `len` bytes are copied; falls short only with an error.
+pub(crate) fn copy_file_range(
+    from: RawFd,
+    from_at: u64,
+    to: RawFd,
+    to_at: u64,
+    len: u64,
+) -> io::Result<()> {
+    let (mut from_at, mut to_at, mut left) = (offset(from_at)?, offset(to_at)?, len);
+    while left > 0 {
+        let piece = usize::try_from(left.min(1 << 30)).expect("at most 1 GiB");
+        // SAFETY: both offsets are live `i64`s that the call reads and writes.
+        let copied = retry(|| unsafe {
+            libc::copy_file_range(from, &raw mut from_at, to, &raw mut to_at, piece, 0)
+        } as i64)?;
+        if copied == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left -= copied as u64;
+    }
+    Ok(())
+}
+
+/// `fsetxattr(2)`.
+pub(crate) fn fsetxattr(fd: RawFd, name: &CStr, value: &[u8]) -> io::Result<()> {
+    let (name, len, value) = (name.as_ptr(), value.len(), value.as_ptr().cast());
+    // SAFETY: the name is a C string and the value is `len` bytes; both live across the call.
+    let set = || i64::from(unsafe { libc::fsetxattr(fd, name, value, len, 0) });
+    retry(set).map(drop)
+}
+
+/// `fgetxattr(2)` of up to 64 KiB; `None` if the file has no such attribute.
+pub(crate) fn fgetxattr(fd: RawFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    let mut value = vec![0_u8; 64 << 10];
+    // SAFETY: the name is a C string and `value` has room for `value.len()` bytes.
+    let got = retry(|| unsafe {
+        libc::fgetxattr(fd, name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    } as i64);
+    match got {
+        Ok(len) => {
+            value.truncate(len);
+            Ok(Some(value))
+        }
+        Err(err) if err.raw_os_error() == Some(libc::ENODATA) => Ok(None),
+        Err(err) => Err(err),
+    }
+}
+
+/// `statvfs(3)`: bytes in all, bytes available, inodes available.
+pub(crate) fn statvfs(path: &Path) -> io::Result<(u64, u64, u64)> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the path is a C string and `stat` has room for the answer.
+    retry(|| i64::from(unsafe { libc::statvfs(path.as_ptr(), stat.as_mut_ptr()) }))?;
+    // SAFETY: the call succeeded, so it has filled `stat`.
+    let stat = unsafe { stat.assume_init() };
+    Ok((
+        stat.f_blocks * stat.f_frsize,
+        stat.f_bavail * stat.f_frsize,
+        stat.f_favail,
+    ))
+}
+
+/// `flock(2)`, exclusive, without waiting; false if another process has the lock.
+pub(crate) fn try_lock(fd: RawFd) -> io::Result<bool> {
+    // SAFETY: no memory is passed.
+    match retry(|| i64::from(unsafe { libc::flock(fd, libc::LOCK_EX | libc::LOCK_NB) })) {
+        Ok(_) => Ok(true),
+        Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(err) => Err(err),
+    }
+}

@@ -1,0 +1,79 @@
+//! What a client reads when the store refuses or fails.
+#![deny(clippy::wildcard_enum_match_arm)] // a new store error does not compile until it has a row here
+
+use forebay_store::Error;
+
+use super::{Code, S3Error};
+
+impl From<Error> for S3Error {
+    fn from(error: Error) -> Self {
+        translate(&error).because(error)
+    }
+}
+
+fn translate(error: &Error) -> S3Error {
+    match error {
+        Error::InvalidBucketName(name) => {
+            S3Error::new(Code::InvalidBucketName).field("BucketName", name.as_str())
+        }
+        Error::KeyEmpty => S3Error::with(Code::InvalidArgument, "The key is empty."),
+        Error::KeyTooLong { len } => S3Error::new(Code::KeyTooLongError)
+            .field("Size", len.to_string())
+            .field("MaxSizeAllowed", forebay_store::limits::KEY_LEN_MAX.to_string()),
+        Error::InvalidVersionId(text) => {
+            S3Error::argument("versionId", text, "Invalid version id specified")
+        }
+        Error::NoSuchBucket(name) => {
+            S3Error::new(Code::NoSuchBucket).field("BucketName", name.as_str())
+        }
+        Error::BucketExists { name, .. } => {
+            S3Error::new(Code::BucketAlreadyExists).field("BucketName", name.as_str())
+        }
+        Error::BucketNotEmpty(name) => {
+            S3Error::new(Code::BucketNotEmpty).field("BucketName", name.as_str())
+        }
+        Error::TooManyBuckets => Code::TooManyBuckets.into(),
+        Error::NoSuchKey(key) => S3Error::new(Code::NoSuchKey).field("Key", key.as_str()),
+        Error::NoSuchVersion { key, version } => S3Error::new(Code::NoSuchVersion)
+            .field("Key", key.as_str())
+            .field("VersionId", version.as_str()),
+        Error::NoSuchUpload(id) => S3Error::new(Code::NoSuchUpload).field("UploadId", id.as_str()),
+        Error::PreconditionFailed(condition) => {
+            S3Error::new(Code::PreconditionFailed).field("Condition", *condition)
+        }
+        Error::TooLarge { size, max } => S3Error::new(Code::EntityTooLarge)
+            .field("ProposedSize", size.to_string())
+            .field("MaxSizeAllowed", max.to_string()),
+        Error::InvalidPart { number } => {
+            S3Error::new(Code::InvalidPart).field("PartNumber", number.to_string())
+        }
+        Error::InvalidPartOrder => Code::InvalidPartOrder.into(),
+        Error::PartTooSmall { number, size } => S3Error::new(Code::EntityTooSmall)
+            .field("ProposedSize", size.to_string())
+            .field("MinSizeAllowed", forebay_store::limits::PART_SIZE_MIN.to_string())
+            .field("PartNumber", number.to_string()),
+        Error::InvalidRequest(why) => S3Error::request(*why),
+        Error::DigestMismatch { what } => S3Error::with(
+            Code::BadDigest,
+            format!("The {what} you specified did not match what we received."),
+        ),
+        // Something changed between two steps of one request; the client may try again.
+        Error::Superseded(_) => Code::OperationAborted.into(),
+        // What only accounts' and the mount's own operations give.
+        Error::NoSuchAccount(_)
+        | Error::AccountExists(_)
+        | Error::Exists(_)
+        | Error::IsDirectory(_)
+        | Error::NotDirectory(_)
+        | Error::DirectoryNotEmpty(_)
+        // The machine's trouble: the log has the whole chain, the client has a request id.
+        | Error::Io { .. }
+        | Error::Index { .. }
+        | Error::Corrupt { .. }
+        | Error::IndexDamaged(_)
+        | Error::FormatTooNew { .. } => Code::InternalError.into(),
+        Error::SyncFailedEarlier { .. } | Error::Locked { .. } | Error::Closed => {
+            Code::ServiceUnavailable.into()
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! S3 over HTTP: the face of the store that programs speak to.
+//!
+//! [`Server`] listens and answers; what it answers from is behind
+//! [`Objects`](forebay_store::Objects). The life of a request: [`serve`] accepts its connection,
+//! `service` finds what it names (`target`), what it calls (`call`) and who asks (`auth`), and
+//! `ops` does it.
+
+mod admin;
+mod auth;
+mod body;
+mod call;
+mod checksum;
+mod compat;
+mod condition;
+mod error;
+mod header;
+mod listing;
+mod metric;
+mod ops;
+mod query;
+mod range;
+mod reply;
+mod serve;
+mod service;
+mod socket;
+mod tag;
+mod target;
+mod time;
+mod xml;
+
+pub use compat::{Compat, UnknownCompat};
+pub use serve::{ServeError, Server, ServerConfig};

@@ -1,0 +1,246 @@
+//! `ListObjects`, `ListObjectsV2`, `ListObjectVersions`.
+
+use std::collections::HashMap;
+
+use forebay_store::api::{List, ListAfter, ListItem, ListPage};
+use forebay_store::entry::{Bucket, ListedEntry};
+use forebay_store::name::AccountId;
+
+use super::Context;
+use super::buckets::millis;
+use crate::auth::Authenticated;
+use crate::checksum::{algorithm_name, type_name};
+use crate::error::{Result, S3Error};
+use crate::listing::{self, Encoding};
+use crate::reply::{self, Response};
+use crate::time;
+use crate::xml::list::{CommonPrefix, Contents, ListV1, ListV2, ListVersions, Version};
+use crate::xml::write::{self, Owner};
+
+/// What the three listings have in common.
+struct Asked<'r> {
+    prefix: &'r str,
+    delimiter: Option<&'r str>,
+    limit: usize,
+    encoding: Encoding,
+}
+
+impl<'r> Asked<'r> {
+    fn parse(cx: &Context<'r>) -> Result<Self> {
+        let query = &cx.request.query;
+        Ok(Self {
+            prefix: query.get("prefix").unwrap_or_default(),
+            delimiter: listing::non_empty(query, "delimiter"),
+            limit: listing::limit(query, "max-keys")?,
+            encoding: Encoding::parse(query)?,
+        })
+    }
+
+    async fn page(
+        &self,
+        cx: &Context<'_>,
+        bucket: &Bucket,
+        after: Option<ListAfter>,
+    ) -> Result<ListPage> {
+        if self.limit == 0 {
+            return Ok(ListPage::default());
+        }
+        let list = List {
+            bucket: bucket.id,
+            prefix: self.prefix.to_owned(),
+            delimiter: self.delimiter.map(str::to_owned),
+            after,
+            limit: self.limit,
+        };
+        Ok(cx.objects().list(list).await?)
+    }
+
+    fn text(&self, text: &str) -> String {
+        self.encoding.text(text)
+    }
+
+    fn delimiter_text(&self) -> Option<String> {
+        self.delimiter.map(|delimiter| self.text(delimiter))
+    }
+}
+
+/// Owners of listed objects; mostly one, so each is looked up once.
+struct Owners<'a> {
+    cx: &'a Context<'a>,
+    known: HashMap<AccountId, Owner>,
+}
+
+impl Owners<'_> {
+    fn get(&mut self, id: &AccountId) -> Owner {
+        if let Some(owner) = self.known.get(id) {
+            return owner.clone();
+        }
+        let owner = self.cx.owner(id);
+        self.known.insert(id.clone(), owner.clone());
+        owner
+    }
+}
+
+fn storage_class(entry: &ListedEntry) -> String {
+    entry
+        .storage_class
+        .clone()
+        .unwrap_or_else(|| "STANDARD".to_owned())
+}
+
+fn split(
+    cx: &Context<'_>,
+    asked: &Asked<'_>,
+    page: &ListPage,
+    with_owner: bool,
+) -> (Vec<Contents>, Vec<CommonPrefix>) {
+    let mut owners = Owners {
+        cx,
+        known: HashMap::new(),
+    };
+    let mut contents = Vec::with_capacity(page.items.len());
+    let mut common_prefixes = Vec::new();
+    for item in &page.items {
+        match item {
+            ListItem::CommonPrefix(prefix) => common_prefixes.push(CommonPrefix {
+                prefix: asked.text(prefix),
+            }),
+            ListItem::Entry(entry) => contents.push(Contents {
+                key: asked.text(entry.key.as_str()),
+                last_modified: time::iso8601(millis(entry.modified_at)),
+                etag: format!("\"{}\"", entry.etag),
+                checksum_algorithm: entry.checksum.map(|checksum| algorithm_name(checksum.0)),
+                checksum_type: entry.checksum.map(|checksum| type_name(checksum.1)),
+                size: entry.size,
+                owner: with_owner.then(|| owners.get(&entry.owner)),
+                storage_class: storage_class(entry),
+            }),
+        }
+    }
+    (contents, common_prefixes)
+}
+
+/// `ListObjects`.
+pub(super) async fn v1(cx: &Context<'_>, auth: &Authenticated) -> Result<Response> {
+    let bucket = cx.bucket(auth)?;
+    let asked = Asked::parse(cx)?;
+    let marker = cx.request.query.get("marker").unwrap_or_default();
+    let after =
+        (!marker.is_empty()).then(|| listing::after_marker(marker, asked.prefix, asked.delimiter));
+    let page = asked.page(cx, &bucket, after).await?;
+    let (contents, common_prefixes) = split(cx, &asked, &page, true);
+    let document = ListV1 {
+        name: bucket.name.as_str().to_owned(),
+        prefix: asked.text(asked.prefix),
+        marker: asked.text(marker),
+        next_marker: page
+            .next
+            .as_ref()
+            .map(|next| asked.text(listing::marker_text(next))),
+        max_keys: asked.limit,
+        delimiter: asked.delimiter_text(),
+        encoding_type: asked.encoding.element(),
+        is_truncated: page.next.is_some(),
+        contents,
+        common_prefixes,
+        ..ListV1::default()
+    };
+    Ok(reply::xml(write::document("ListBucketResult", &document)))
+}
+
+/// `ListObjectsV2`.
+pub(super) async fn v2(cx: &Context<'_>, auth: &Authenticated) -> Result<Response> {
+    let bucket = cx.bucket(auth)?;
+    let asked = Asked::parse(cx)?;
+    let query = &cx.request.query;
+    let token = query.get("continuation-token");
+    let start_after = listing::non_empty(query, "start-after");
+    let none = cx.compat().empty_token_is_none();
+    let after = match token.filter(|token| !(none && token.is_empty())) {
+        Some(token) => Some(listing::parse_token(token)?),
+        None => start_after.map(|key| ListAfter::Key(key.to_owned())),
+    };
+    let page = asked.page(cx, &bucket, after).await?;
+    let with_owner = query
+        .get("fetch-owner")
+        .is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let (contents, common_prefixes) = split(cx, &asked, &page, with_owner);
+    let document = ListV2 {
+        name: bucket.name.as_str().to_owned(),
+        prefix: asked.text(asked.prefix),
+        start_after: start_after.map(|key| asked.text(key)),
+        continuation_token: token.map(str::to_owned),
+        next_continuation_token: page.next.as_ref().map(listing::token),
+        key_count: page.items.len(),
+        max_keys: asked.limit,
+        delimiter: asked.delimiter_text(),
+        encoding_type: asked.encoding.element(),
+        is_truncated: page.next.is_some(),
+        contents,
+        common_prefixes,
+        ..ListV2::default()
+    };
+    Ok(reply::xml(write::document("ListBucketResult", &document)))
+}
+
+/// `ListObjectVersions`: no bucket has versions, so every object is its own latest, `null`.
+pub(super) async fn versions(cx: &Context<'_>, auth: &Authenticated) -> Result<Response> {
+    let bucket = cx.bucket(auth)?;
+    let asked = Asked::parse(cx)?;
+    let query = &cx.request.query;
+    let key_marker = query.get("key-marker").unwrap_or_default();
+    let version_marker = query.get("version-id-marker");
+    if let Some(version) =
+        version_marker.filter(|version| key_marker.is_empty() || version.is_empty())
+    {
+        return Err(S3Error::argument(
+            "version-id-marker",
+            version,
+            "A version-id marker cannot be specified without a key marker.",
+        ));
+    }
+    let after = (!key_marker.is_empty())
+        .then(|| listing::after_marker(key_marker, asked.prefix, asked.delimiter));
+    let page = asked.page(cx, &bucket, after).await?;
+    let mut owners = Owners {
+        cx,
+        known: HashMap::new(),
+    };
+    let (mut versions, mut common_prefixes) = (Vec::new(), Vec::new());
+    for item in &page.items {
+        match item {
+            ListItem::CommonPrefix(prefix) => common_prefixes.push(CommonPrefix {
+                prefix: asked.text(prefix),
+            }),
+            ListItem::Entry(entry) => versions.push(Version {
+                key: asked.text(entry.key.as_str()),
+                version_id: "null",
+                is_latest: true,
+                last_modified: time::iso8601(millis(entry.modified_at)),
+                etag: format!("\"{}\"", entry.etag),
+                size: entry.size,
+                storage_class: storage_class(entry),
+                owner: owners.get(&entry.owner),
+            }),
+        }
+    }
+    let next = page.next.as_ref();
+    let document = ListVersions {
+        name: bucket.name.as_str().to_owned(),
+        prefix: asked.text(asked.prefix),
+        key_marker: asked.text(key_marker),
+        version_id_marker: version_marker.unwrap_or_default().to_owned(),
+        next_key_marker: next.map(|next| asked.text(listing::marker_text(next))),
+        next_version_id_marker: next
+            .filter(|next| matches!(next, ListAfter::Key(_)))
+            .map(|_| "null"),
+        max_keys: asked.limit,
+        delimiter: asked.delimiter_text(),
+        encoding_type: asked.encoding.element(),
+        is_truncated: next.is_some(),
+        versions,
+        common_prefixes,
+        ..ListVersions::default()
+    };
+    Ok(reply::xml(write::document("ListVersionsResult", &document)))
+}

@@ -1,0 +1,159 @@
+//! Documents of listings.
+
+use serde::Serialize;
+
+use super::write::{Namespace, Owner};
+
+/// One object of a listing.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Contents {
+    pub(crate) key: String,
+    pub(crate) last_modified: String,
+    #[serde(rename = "ETag")]
+    pub(crate) etag: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) checksum_algorithm: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) checksum_type: Option<&'static str>,
+    pub(crate) size: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<Owner>,
+    pub(crate) storage_class: String,
+}
+
+/// One common prefix.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct CommonPrefix {
+    pub(crate) prefix: String,
+}
+
+/// `ListObjects`.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListV1 {
+    #[serde(rename = "@xmlns")]
+    pub(crate) xmlns: Namespace,
+    pub(crate) name: String,
+    pub(crate) prefix: String,
+    pub(crate) marker: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_marker: Option<String>,
+    pub(crate) max_keys: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) delimiter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) encoding_type: Option<&'static str>,
+    pub(crate) is_truncated: bool,
+    pub(crate) contents: Vec<Contents>,
+    pub(crate) common_prefixes: Vec<CommonPrefix>,
+}
+
+/// `ListObjectsV2`.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListV2 {
+    #[serde(rename = "@xmlns")]
+    pub(crate) xmlns: Namespace,
+    pub(crate) name: String,
+    pub(crate) prefix: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) start_after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) continuation_token: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_continuation_token: Option<String>,
+    pub(crate) key_count: usize,
+    pub(crate) max_keys: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) delimiter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) encoding_type: Option<&'static str>,
+    pub(crate) is_truncated: bool,
+    pub(crate) contents: Vec<Contents>,
+    pub(crate) common_prefixes: Vec<CommonPrefix>,
+}
+
+/// One version of `ListObjectVersions`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_field_names, reason = "the names are the document's")]
+pub(crate) struct Version {
+    pub(crate) key: String,
+    pub(crate) version_id: &'static str,
+    pub(crate) is_latest: bool,
+    pub(crate) last_modified: String,
+    #[serde(rename = "ETag")]
+    pub(crate) etag: String,
+    pub(crate) size: u64,
+    pub(crate) storage_class: String,
+    pub(crate) owner: Owner,
+}
+
+/// `ListObjectVersions`.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListVersions {
+    #[serde(rename = "@xmlns")]
+    pub(crate) xmlns: Namespace,
+    pub(crate) name: String,
+    pub(crate) prefix: String,
+    pub(crate) key_marker: String,
+    pub(crate) version_id_marker: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_key_marker: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_version_id_marker: Option<&'static str>,
+    pub(crate) max_keys: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) delimiter: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) encoding_type: Option<&'static str>,
+    pub(crate) is_truncated: bool,
+    #[serde(rename = "Version")]
+    pub(crate) versions: Vec<Version>,
+    pub(crate) common_prefixes: Vec<CommonPrefix>,
+}
+
+/// One upload of `ListMultipartUploads`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(clippy::struct_field_names, reason = "the names are the document's")]
+pub(crate) struct Upload {
+    pub(crate) key: String,
+    pub(crate) upload_id: String,
+    pub(crate) initiator: Owner,
+    pub(crate) owner: Owner,
+    pub(crate) storage_class: String,
+    pub(crate) initiated: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) checksum_algorithm: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) checksum_type: Option<&'static str>,
+}
+
+/// `ListMultipartUploads`.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListUploads {
+    #[serde(rename = "@xmlns")]
+    pub(crate) xmlns: Namespace,
+    pub(crate) bucket: String,
+    pub(crate) key_marker: String,
+    pub(crate) upload_id_marker: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_key_marker: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_upload_id_marker: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) delimiter: Option<String>,
+    pub(crate) prefix: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) encoding_type: Option<&'static str>,
+    pub(crate) max_uploads: usize,
+    pub(crate) is_truncated: bool,
+    #[serde(rename = "Upload")]
+    pub(crate) uploads: Vec<Upload>,
+    pub(crate) common_prefixes: Vec<CommonPrefix>,
+}

@@ -1,0 +1,123 @@
+//! What handlers answer, in the kernel's terms.
+
+use std::time::{Duration, SystemTime};
+
+use fuser::{
+    FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Request,
+};
+
+use crate::attr::system_time;
+use crate::errno::Errno;
+use crate::opening::{Caller, Opened};
+use crate::view::Found;
+
+/// How long the kernel may believe what it was told: every change comes by us, and we tell it.
+pub(crate) const TTL: Duration = Duration::from_hours(1);
+/// Block size of `statfs` and `stat`, in bytes.
+pub(crate) const BLOCK_SIZE: u32 = 4096;
+/// Inode numbers are never used for something else again.
+pub(crate) const GENERATION: Generation = Generation(0);
+
+/// An entry with inode number 0: nothing is there, and the kernel may remember that.
+pub(crate) const NOTHING: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: SystemTime::UNIX_EPOCH,
+    mtime: SystemTime::UNIX_EPOCH,
+    ctime: SystemTime::UNIX_EPOCH,
+    crtime: SystemTime::UNIX_EPOCH,
+    kind: FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 0,
+    flags: 0,
+};
+
+pub(crate) fn caller(req: &Request) -> Caller {
+    Caller {
+        uid: req.uid(),
+        gid: req.gid(),
+    }
+}
+
+pub(crate) fn refused(errno: Errno) -> fuser::Errno {
+    fuser::Errno::from_i32(errno.0)
+}
+
+pub(crate) fn attr_of(found: &Found) -> FileAttr {
+    let attr = &found.attr;
+    FileAttr {
+        ino: INodeNo(found.ino),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: system_time(attr.atime),
+        mtime: system_time(attr.mtime),
+        ctime: system_time(attr.ctime),
+        crtime: SystemTime::UNIX_EPOCH,
+        kind: kind_of(attr.kind()),
+        perm: u16::try_from(attr.mode & 0o7777).expect("12 bits"),
+        nlink: found.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        blksize: BLOCK_SIZE,
+        flags: 0,
+    }
+}
+
+pub(crate) fn kind_of(kind: u32) -> FileType {
+    match kind {
+        libc::S_IFDIR => FileType::Directory,
+        libc::S_IFLNK => FileType::Symlink,
+        libc::S_IFIFO => FileType::NamedPipe,
+        libc::S_IFSOCK => FileType::Socket,
+        libc::S_IFCHR => FileType::CharDevice,
+        libc::S_IFBLK => FileType::BlockDevice,
+        _ => FileType::RegularFile,
+    }
+}
+
+/// Replies with an entry.
+pub(crate) fn reply_entry(reply: ReplyEntry, found: Result<Found, Errno>) {
+    match found {
+        Ok(found) => reply.entry(&TTL, &attr_of(&found), GENERATION),
+        Err(errno) => reply.error(refused(errno)),
+    }
+}
+
+/// Replies that it is done.
+pub(crate) fn reply_empty(reply: ReplyEmpty, done: Result<(), Errno>) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(refused(errno)),
+    }
+}
+
+/// Replies with attributes.
+pub(crate) fn reply_attr(reply: ReplyAttr, found: Result<Found, Errno>) {
+    match found {
+        Ok(found) => reply.attr(&TTL, &attr_of(&found)),
+        Err(errno) => reply.error(refused(errno)),
+    }
+}
+
+/// Flags of an open that goes through the daemon, or through to a file: that one takes no page
+/// cache.
+pub(crate) fn fopen_flags(opened: &Opened) -> FopenFlags {
+    let keep = if opened.through.is_some() {
+        FopenFlags::empty()
+    } else {
+        FopenFlags::FOPEN_KEEP_CACHE
+    };
+    // What can't have been written needs no word when it is closed.
+    let flush = if opened.writable {
+        FopenFlags::empty()
+    } else {
+        FopenFlags::FOPEN_NOFLUSH
+    };
+    keep | flush
+}

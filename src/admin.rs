@@ -1,0 +1,141 @@
+//! Administration: what `forebay account` and `forebay key` ask, and how a store answers.
+//!
+//! A running server owns its data directory, so the commands ask it, over a socket in that
+//! directory (`socket.rs`). Where no server runs, the command opens the store and asks it directly.
+//! Both ways end in [`perform`].
+
+pub(crate) mod socket;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use forebay_store::name::AccountId;
+use forebay_store::{Error, Store, StoreOptions};
+use serde::{Deserialize, Serialize};
+
+/// What can be asked.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Request {
+    CreateAccount { name: String },
+    ListAccounts,
+    RemoveAccount { name: String },
+    CreateKey { account: String },
+    ListKeys { account: Option<String> },
+    RemoveKey { id: String },
+}
+
+/// What is answered.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reply {
+    Done,
+    Accounts(Vec<Account>),
+    Keys(Vec<Key>),
+    NewKey { id: String, secret: String },
+    Refused(String),
+}
+
+/// An account as it is shown.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Account {
+    pub(crate) id: String,
+    pub(crate) name: String,
+}
+
+/// An access key as it is shown.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Key {
+    pub(crate) id: String,
+    /// The account's name.
+    pub(crate) account: String,
+}
+
+/// What the store in `data` answers: through the server that owns it, else directly.
+///
+/// # Errors
+/// Also if the store refuses what was asked.
+pub(crate) fn ask(data: &Path, request: Request) -> Result<Reply> {
+    if !data.is_dir() {
+        let data = data.display();
+        bail!("there is no store in {data}: say with --data where it is, or start forebay serve");
+    }
+    let reply = match socket::ask(data, &request)? {
+        Some(reply) => reply,
+        None => ask_directly(data, request)?,
+    };
+    match reply {
+        Reply::Refused(why) => bail!("{why}"),
+        reply => Ok(reply),
+    }
+}
+
+fn ask_directly(data: &Path, request: Request) -> Result<Reply> {
+    let store = Store::open(StoreOptions::new(data)).context("open the store")?;
+    let reply = perform(&store, request);
+    store.close().context("close the store")?;
+    Ok(reply)
+}
+
+/// Does what is asked. Blocks.
+pub(crate) fn perform(store: &Store, request: Request) -> Reply {
+    match try_perform(store, request) {
+        Ok(reply) => reply,
+        Err(err) => Reply::Refused(format!("{:#}", anyhow::Error::from(err))),
+    }
+}
+
+fn try_perform(store: &Store, request: Request) -> Result<Reply, Error> {
+    match request {
+        Request::CreateAccount { name } => {
+            store.create_account_blocking(&name)?;
+        }
+        Request::ListAccounts => return Ok(list_accounts(store)),
+        Request::RemoveAccount { name } => {
+            store.remove_account_blocking(&account_id(store, &name)?)?;
+        }
+        Request::CreateKey { account } => {
+            let key = store.create_key_blocking(&account_id(store, &account)?, None)?;
+            return Ok(Reply::NewKey {
+                id: key.id,
+                secret: key.secret.0,
+            });
+        }
+        Request::ListKeys { account } => return list_keys(store, account.as_deref()),
+        Request::RemoveKey { id } => store.remove_key_blocking(&id)?,
+    }
+    Ok(Reply::Done)
+}
+
+fn account_id(store: &Store, name: &str) -> Result<AccountId, Error> {
+    let (accounts, _) = store.accounts();
+    let found = accounts.iter().find(|account| account.name == name);
+    let account = found.ok_or_else(|| Error::NoSuchAccount(name.to_owned()))?;
+    Ok(account.id.clone())
+}
+
+fn list_accounts(store: &Store) -> Reply {
+    let (accounts, _) = store.accounts();
+    let shown = accounts.iter().map(|account| Account {
+        id: account.id.as_str().to_owned(),
+        name: account.name.clone(),
+    });
+    Reply::Accounts(shown.collect())
+}
+
+fn list_keys(store: &Store, of: Option<&str>) -> Result<Reply, Error> {
+    let only = of.map(|name| account_id(store, name)).transpose()?;
+    let (accounts, keys) = store.accounts();
+    let name = |id: &AccountId| {
+        let found = accounts.iter().find(|account| account.id == *id);
+        found.map_or(String::new(), |account| account.name.clone())
+    };
+    let shown = keys
+        .iter()
+        .filter(|key| only.as_ref().is_none_or(|only| key.account == *only))
+        .map(|key| Key {
+            id: key.id.clone(),
+            account: name(&key.account),
+        });
+    Ok(Reply::Keys(shown.collect()))
+}

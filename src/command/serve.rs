@@ -1,0 +1,76 @@
+//! `forebay serve`.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+
+use super::variable;
+use crate::cli::{Durability, ServeArgs};
+use crate::root_key::{self, Source};
+use crate::run::{self, End};
+
+/// A shell reports a process that a signal ended as 128 and the signal's number.
+const EXIT_SIGNAL: u8 = 128;
+
+pub(super) fn run(data: &Path, args: &ServeArgs) -> Result<ExitCode> {
+    let started = Instant::now();
+    std::fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
+    let (root, source) = root_key::load_or_make(data, &variable)?;
+    let key = format!("  keys     {:28} {}", root.id, secret_place(&source));
+    let end = run::serve(data, args, root, |address| {
+        println!("{}{key}", places(data, args, address));
+        println!("ready in {:.2} s", started.elapsed().as_secs_f64());
+    })?;
+    Ok(match end {
+        End::Stopped => ExitCode::SUCCESS,
+        End::Abandoned(signal) => ExitCode::from(EXIT_SIGNAL + signal),
+    })
+}
+
+/// What is where.
+fn places(data: &Path, args: &ServeArgs, address: SocketAddr) -> String {
+    let mut text = format!("forebay {}\n", env!("CARGO_PKG_VERSION"));
+    let styles = match &args.base_domain[..] {
+        [] => "path style".to_owned(),
+        domains => format!(
+            "path style, and virtual-host style below {}",
+            domains.join(", ")
+        ),
+    };
+    let mut line = |name: &str, place: String, note: &str| {
+        writeln!(text, "  {name:8} {place:28} {note}").expect("a String takes all that is written");
+    };
+    line(
+        "S3",
+        format!("http://{address}"),
+        &format!("region {}, {styles}", args.region),
+    );
+    if let Some(dir) = &args.mount {
+        let shown = match &args.mount_source {
+            None => "one directory per bucket".to_owned(),
+            Some(source) => format!("{source}"),
+        };
+        line(
+            "files",
+            dir.display().to_string(),
+            &format!("read-write, {shown}"),
+        );
+    }
+    let promise = match args.durability {
+        Durability::Full => "answered writes are on the disk",
+        Durability::None => "NOT DURABLE: a power cut may lose or damage recent writes",
+    };
+    line("data", data.display().to_string(), promise);
+    text
+}
+
+fn secret_place(source: &Source) -> String {
+    match source {
+        Source::Environment => "(from FOREBAY_ROOT_ACCESS_KEY)".to_owned(),
+        Source::File(path) => format!("(secret in {}, mode 0600)", path.display()),
+    }
+}

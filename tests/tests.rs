@@ -1,0 +1,24 @@
+//! End to end: the real program, over S3 and through the mount.
+//!
+//! One binary, so that it links once. `harness` starts and stops the program; every other module is
+//! one subject. Larger runs are asked for by variables, each named where it is read:
+//! `FOREBAY_TEST_SEED`, `FOREBAY_TEST_CRASHES`, `FOREBAY_TEST_MEMORY_MIB`.
+
+// A lint lets tests unwrap where `cfg(test)` is written out; without tests there is nothing here.
+#[cfg(test)]
+mod both_faces;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod memory;
+#[cfg(test)]
+mod readme;
+#[cfg(test)]
+#[path = "../src/sign.rs"]
+mod sign;
+#[cfg(test)]
+mod tidy;

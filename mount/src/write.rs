@@ -78,11 +78,9 @@ impl View {
         }
         let _paths = self.paths();
         let mut state = handle.file.lock();
-        if state.writers == 1
-            && state.closing.is_none()
-            && let Some((bucket, path, _)) = self.target(handle.file.ino)
-        {
-            // S3 waits for the release that follows within microseconds.
+        if let Some((bucket, path, _)) = self.target(handle.file.ino) {
+            // S3 waits for the release that follows within microseconds. Whether it is the last
+            // one is not known yet: those of handles that were closed before may still be coming.
             let key = key(&path)?;
             self.files.closing(bucket.id, &key);
             state.closing = Some((bucket.id, key));

@@ -72,9 +72,13 @@ impl Closing {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Until when a file of the key (of any key, if `None`) may be being closed.
+    /// Until when a file of the key (of any key, if `None`) may be being closed; drops what does not
+    /// count any more.
     fn busy_until(&self, bucket: BucketId, key: Option<&ObjectKey>) -> Option<Instant> {
-        let keys = lock(&self.keys);
+        let now = Instant::now();
+        let mut keys = lock(&self.keys);
+        keys.retain(|_, announced| announced.until > now);
+        self.count.store(keys.len(), Ordering::Release);
         let announced = if let Some(key) = key {
             keys.get(&(bucket, key.clone())).copied()
         } else {
@@ -82,8 +86,7 @@ impl Closing {
             all.map(|(_, announced)| *announced)
                 .max_by_key(|it| it.until)
         };
-        let until = announced?.until;
-        (until > Instant::now()).then_some(until)
+        announced.map(|announced| announced.until)
     }
 
     /// Waits until no file of the key (of any key, if `None`) is being closed; not forever.
@@ -117,6 +120,7 @@ mod tests {
         closing.begin(bucket, &key);
         assert!(!closing.is_idle());
         wait().await;
+        assert!(closing.is_idle(), "an announcement does not count for ever");
         closing.publishing(bucket, &key);
         let short = tokio::time::timeout(2 * CLOSING_WAIT_MAX, wait());
         assert!(short.await.is_err(), "a publication is waited for");

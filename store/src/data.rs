@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! segments/0000000001.seg        small objects, packed; see segment.rs
-//! files/3f/000000000000013f.obj  one object, or the parts of one upload
+//! files/01/000000000000013f.obj  one object, or the parts of one upload
 //! staging/0000000000000140       a file that is open for writing on the mount
 //! ```
-//! A file's number is its [`FileId`]; the two digits of its directory are the number's last byte.
+//! A file's number is its [`FileId`]; the two digits of its directory are the number's last byte but
+//! one. Files that are made one after the other so lie in one directory, which a batch syncs once.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -63,8 +64,7 @@ impl Layout {
 
     /// Every directory of data files.
     pub(crate) fn data_dirs(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        let fans = (0..=0xff).map(|byte| self.file_dir(FileId(byte)));
-        fans.chain([self.segments()])
+        self.file_dirs().chain([self.segments()])
     }
 
     pub(crate) fn reserve(&self) -> PathBuf {
@@ -85,7 +85,12 @@ impl Layout {
 
     /// The directory of a large object's file.
     pub(crate) fn file_dir(&self, id: FileId) -> PathBuf {
-        self.files().join(format!("{:02x}", id.0 & 0xff))
+        self.files().join(format!("{:02x}", id.0 >> 8 & 0xff))
+    }
+
+    /// Every directory of large objects' files.
+    pub(crate) fn file_dirs(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        (0..=0xff).map(|byte| self.file_dir(FileId(byte << 8)))
     }
 
     /// The path of a data file.
@@ -208,7 +213,7 @@ mod tests {
         }
         assert_eq!(
             layout.path(FileId(0x13f), false),
-            Path::new("/d/files/3f/000000000000013f.obj")
+            Path::new("/d/files/01/000000000000013f.obj")
         );
         assert_eq!(Layout::parse_name("x.obj"), None);
     }

@@ -171,8 +171,8 @@ impl Builder {
         let mut segments = data_files(&self.layout.segments())?;
         segments.sort_unstable();
         let mut files = Vec::new();
-        for byte in 0..=0xff {
-            files.extend(data_files(&self.layout.file_dir(FileId(byte)))?);
+        for dir in self.layout.file_dirs() {
+            files.extend(data_files(&dir)?);
         }
         files.sort_unstable();
         self.highest = segments

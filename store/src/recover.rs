@@ -87,8 +87,8 @@ pub(crate) fn remove_leftovers(shared: &Shared, connection: &Connection) -> Resu
     let referred = |name: &str| Layout::parse_name(name).is_none_or(|(id, _)| known.contains(&id));
     sweep(&layout.staging(), &|_| false)?;
     sweep(&layout.segments(), &referred)?;
-    for byte in 0..=0xff {
-        sweep(&layout.file_dir(FileId(byte)), &referred)?;
+    for dir in layout.file_dirs() {
+        sweep(&dir, &referred)?;
     }
     if removed > 0 {
         tracing::info!(removed, "removed files that were left over");

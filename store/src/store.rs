@@ -286,9 +286,7 @@ pub(crate) fn make_directories(layout: &Layout, disk: &dyn Disk) -> Result<()> {
     for dir in [layout.segments(), layout.staging(), layout.files()] {
         make(&dir)?;
     }
-    let fans: Vec<PathBuf> = (0..=0xff)
-        .map(|byte| layout.file_dir(crate::entry::FileId(byte)))
-        .collect();
+    let fans: Vec<PathBuf> = layout.file_dirs().collect();
     let missing: Vec<_> = fans.iter().filter(|dir| !dir.is_dir()).collect();
     if missing.is_empty() {
         return Ok(());

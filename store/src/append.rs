@@ -13,6 +13,13 @@ use crate::segment::{Head, padding, record_len};
 /// Smallest segment that is made where the disk has no room for a whole one.
 const SEGMENT_SIZE_MIN: u64 = (RECORD_HEAD_MAX + PACKED_SIZE_MAX).next_multiple_of(1 << 20);
 
+/// Bytes that are written with zeros ahead of what is appended.
+///
+/// Allocated space that was never written to is marked so by the file system; the first sync of
+/// bytes in it has to take the mark off, in the journal. Once zeros are there, a sync of what
+/// overwrites them is one flush, which is twice as fast.
+const ZEROED_AHEAD: u64 = 1 << 20;
+
 #[derive(Debug)]
 struct Active {
     id: FileId,
@@ -20,6 +27,8 @@ struct Active {
     size: u64,
     /// Bytes appended, published or not.
     len: u64,
+    /// Up to where it was written, with zeros at least.
+    zeroed: u64,
     /// Whether bytes were written since the last sync.
     dirty: bool,
 }
@@ -61,6 +70,7 @@ impl Appender {
             file,
             size,
             len,
+            zeroed: len,
             dirty: false,
         });
         Ok(())
@@ -104,6 +114,11 @@ impl Appender {
         pieces.extend_from_slice(data);
         pieces.push(padding(head.len(), data_len));
         active.dirty = true;
+        if active.len + len > active.zeroed {
+            let until = (active.len + len + ZEROED_AHEAD).min(active.size);
+            write_zeros(&*self.disk, &active.file, active.zeroed, until)?;
+            active.zeroed = until;
+        }
         self.disk
             .write_at(&active.file, &pieces, active.len)
             .io("append to", &active.file.path)?;
@@ -145,6 +160,7 @@ impl Appender {
             file,
             size,
             len: 0,
+            zeroed: 0,
             dirty: false,
         }) && full.dirty
         {
@@ -169,4 +185,18 @@ impl Appender {
         }
         Ok(())
     }
+}
+
+/// Writes zeros from `from` up to `until`.
+fn write_zeros(disk: &dyn Disk, file: &DiskFile, from: u64, until: u64) -> Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = from;
+    while at < until {
+        let left = usize::try_from(until - at).unwrap_or(ZEROS.len());
+        let piece = &ZEROS[..left.min(ZEROS.len())];
+        disk.write_at(file, &[piece], at)
+            .io("write to", &file.path)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
 }

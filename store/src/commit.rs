@@ -35,10 +35,14 @@ use crate::limits::{COMMIT_BATCH_MAX, COMMIT_QUEUE_MAX};
 use crate::name::ObjectKey;
 use crate::shared::{DeadFile, Shared};
 use crate::stage::FreshFile;
+use crate::store::DirectoryLock;
 use crate::write::Writer;
 
 /// Operations after which the write-ahead log is copied into the index.
-const CHECKPOINT_OPERATIONS: usize = 4000;
+///
+/// The log then begins anew, over what is in its file, and a sync of what is overwritten is faster
+/// than one of what is appended: it is kept short.
+const CHECKPOINT_OPERATIONS: usize = 1000;
 
 /// What an operation did, to be made known once it is committed.
 #[derive(Debug, Default)]
@@ -196,7 +200,7 @@ impl Committer {
         shared: Arc<Shared>,
         connection: Connection,
         appender: Appender,
-        lock: std::fs::File,
+        lock: DirectoryLock,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (queue, requests) = mpsc::channel(COMMIT_QUEUE_MAX);
         let state = State {
@@ -267,7 +271,7 @@ struct State {
     /// The value of `PRAGMA synchronous` that is set.
     synchronous: Option<&'static str>,
     /// Keeps other processes out until this thread, the last to change anything, has ended.
-    _lock: std::fs::File,
+    _lock: DirectoryLock,
 }
 
 impl State {

@@ -307,7 +307,20 @@ pub(crate) fn make_directories(layout: &Layout, disk: &dyn Disk) -> Result<()> {
     }
 }
 
-pub(crate) fn take_lock(layout: &Layout) -> Result<std::fs::File> {
+/// Keeps other processes out of a data directory until it is dropped.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock(std::fs::File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process that is just being started has the file too.
+        if let Err(err) = self.0.unlock() {
+            tracing::warn!(%err, "the data directory could not be unlocked");
+        }
+    }
+}
+
+pub(crate) fn take_lock(layout: &Layout) -> Result<DirectoryLock> {
     let path = layout.lock();
     let mut options = OpenOptions::new();
     options
@@ -318,7 +331,7 @@ pub(crate) fn take_lock(layout: &Layout) -> Result<std::fs::File> {
         .mode(0o600);
     let file = options.open(&path).io("open", &path)?;
     if sys::try_lock(file.as_raw_fd()).io("lock", &path)? {
-        Ok(file)
+        Ok(DirectoryLock(file))
     } else {
         Err(Error::Locked {
             path: layout.root().to_owned(),

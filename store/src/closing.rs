@@ -72,8 +72,8 @@ impl Closing {
         self.count.load(Ordering::Acquire) == 0
     }
 
-    /// Until when a file of the key (of any key, if `None`) may be being closed; drops what does not
-    /// count any more.
+    /// Until when a file of the key (of any key, if `None`) may be being closed; drops what does
+    /// not count any more.
     fn busy_until(&self, bucket: BucketId, key: Option<&ObjectKey>) -> Option<Instant> {
         let now = Instant::now();
         let mut keys = lock(&self.keys);

@@ -5,8 +5,9 @@
 //! files/01/000000000000013f.obj  one object, or the parts of one upload
 //! staging/0000000000000140       a file that is open for writing on the mount
 //! ```
-//! A file's number is its [`FileId`]; the two digits of its directory are the number's last byte but
-//! one. Files that are made one after the other so lie in one directory, which a batch syncs once.
+//! A file's number is its [`FileId`]; the two digits of its directory are the number's last byte
+//! but one. Files that are made one after the other so lie in one directory, which a batch syncs
+//! once.
 
 use std::fmt;
 use std::num::NonZeroUsize;

@@ -1,7 +1,7 @@
 //! S3 over HTTP: the face of the store that programs speak to.
 //!
 //! [`Server`] listens and answers; what it answers from is behind
-//! [`Objects`](forebay_store::Objects). The life of a request: [`serve`] accepts its connection,
+//! [`Objects`](forebay_store::Objects). The life of a request: `serve` accepts its connection,
 //! `service` finds what it names (`target`), what it calls (`call`) and who asks (`auth`), and
 //! `ops` does it.
 

@@ -289,7 +289,8 @@ pub trait Objects: fmt::Debug + Send + Sync + 'static {
 
     /// The entry of a key's current or named version.
     ///
-    /// Waits (at most 50 ms) for a file of that key that is being closed on the mount.
+    /// Waits for a file of that key that is being closed on the mount: [`CLOSING_WAIT_MAX`] for its
+    /// publication to begin, and then until it ends.
     ///
     /// # Errors
     /// `NoSuchKey`, `NoSuchVersion`.
@@ -524,7 +525,7 @@ pub trait Files: Objects {
     /// `IsDirectory`, `NoSuchBucket`, `Io`.
     fn publish_file(&self, publish: PublishFile<'_>) -> Result<Arc<Entry>>;
 
-    /// Announces that a key's file is being closed: S3 waits for its publication (at most 50 ms).
+    /// Announces that a key's file is being closed: S3 waits for its publication.
     fn closing(&self, bucket: BucketId, key: &ObjectKey);
 
     /// Takes the announcement back, published or not.
@@ -604,7 +605,7 @@ pub trait Files: Objects {
     fn mount_account(&self) -> AccountId;
 }
 
-/// How long S3 waits for a file that is being closed on the mount.
+/// How long S3 waits for the publication of a file that is being closed on the mount to begin.
 pub const CLOSING_WAIT_MAX: Duration = Duration::from_millis(50);
 /// How long an S3 change waits for the mount to have forgotten the old state.
 pub const DELIVERY_WAIT_MAX: Duration = Duration::from_millis(100);

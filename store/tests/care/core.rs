@@ -1,4 +1,4 @@
-//! What reading the core has brought up, each as a test that failed before.
+//! What reading the core has brought up, each as a test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -19,7 +19,7 @@ use crate::entry::{
     Part, Upload,
 };
 use crate::error::Result;
-use crate::event::Subscription;
+use crate::event::{Position, Since, Subscription};
 use crate::name::{AccountId, BucketName, ObjectKey, UploadId, VersionId};
 use crate::rule::precondition::Precondition;
 use crate::stage::{Stage, Staged, StagingFile};
@@ -205,6 +205,23 @@ pub struct PublishPart {
     pub checksum: Option<(ChecksumAlgorithm, Vec<u8>)>,
 }
 
+/// A range of an object to be kept as a part. No bytes are copied where they can be shared.
+#[derive(Debug)]
+pub struct CopyPart {
+    /// Of which upload.
+    pub upload: Arc<Upload>,
+    /// Its number, 1 to 10,000.
+    pub number: u16,
+    /// Of what.
+    pub source: Arc<Entry>,
+    /// Where the range begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    /// The checksum to compute.
+    pub checksum: Option<ChecksumAlgorithm>,
+}
+
 /// A part as a completion names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompletedPart {
@@ -366,6 +383,13 @@ pub trait Objects: fmt::Debug + Send + Sync + 'static {
     /// `NoSuchUpload` if it ended meanwhile.
     fn publish_part(&self, part: PublishPart) -> Answer<'_, Part>;
 
+    /// Keeps a range of an object as a part, in the place of an earlier one of its number.
+    ///
+    /// # Errors
+    /// `NoSuchUpload`; `InvalidRequest` if the range is not in the source; `Superseded` if the
+    /// source's bytes are gone: look it up again.
+    fn copy_part(&self, copy: CopyPart) -> Answer<'_, Part>;
+
     /// Joins parts to an object. The parts that are not named are dropped. Repeating a completion
     /// gives the same answer.
     ///
@@ -391,6 +415,14 @@ pub trait Objects: fmt::Debug + Send + Sync + 'static {
 
     /// Lists uploads in progress.
     fn list_uploads(&self, list: ListUploads) -> Answer<'_, UploadPage>;
+
+    /// Where the change feed is now: what is looked at from here on has every change up to it.
+    fn position(&self) -> Position;
+
+    /// Up to `limit` changes after a position, of both faces; waits up to `wait` for the first.
+    ///
+    /// Whoever asks holds up no change, and need not ask in time: it is told if there is a gap.
+    fn changes(&self, after: Position, limit: usize, wait: Duration) -> Answer<'_, Since>;
 
     /// The access key of this id, with its account. Ready at once.
     fn access_key(&self, id: &str) -> Option<(AccessKey, Arc<Account>)>;

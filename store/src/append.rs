@@ -13,7 +13,7 @@ use crate::segment::{Head, padding, record_len};
 /// Smallest segment that is made where the disk has no room for a whole one.
 const SEGMENT_SIZE_MIN: u64 = (RECORD_HEAD_MAX + PACKED_SIZE_MAX).next_multiple_of(1 << 20);
 
-/// Bytes that are written with zeros ahead of what is appended.
+/// Bytes that are written with zeros ahead of what is appended, unless that is a large record.
 ///
 /// Allocated space that was never written to is marked so by the file system; the first sync of
 /// bytes in it has to take the mark off, in the journal. Once zeros are there, a sync of what
@@ -42,6 +42,18 @@ pub(crate) struct Appender {
     active: Option<Active>,
     /// Segments that were filled up since the last sync.
     filled: Vec<Arc<DiskFile>>,
+    /// Heads of this batch that are logs.
+    logs: Vec<Log>,
+    /// Logs of changes that did not take place.
+    unwanted: Vec<Log>,
+}
+
+/// A head that is the log of a change, and where it was written.
+#[derive(Debug)]
+struct Log {
+    file: Arc<DiskFile>,
+    offset: u64,
+    head: Head,
 }
 
 impl Appender {
@@ -52,10 +64,15 @@ impl Appender {
             segment_size,
             active: None,
             filled: Vec::new(),
+            logs: Vec::new(),
+            unwanted: Vec::new(),
         }
     }
 
     /// Goes on with a segment whose published length is `len` bytes.
+    ///
+    /// What lies behind was never published. It goes, so that no later start can take it for what
+    /// was appended since.
     pub(crate) fn resume(&mut self, id: FileId, len: u64) -> Result<()> {
         let path = self.layout.path(id, true);
         let file = self.disk.open(&path).io("open", &path)?;
@@ -65,6 +82,18 @@ impl Appender {
             tracing::error!(path = %path.display(), size, len, "a segment was cut: run `forebay fsck`");
             return Ok(());
         }
+        let is_full = |err: &std::io::Error| err.kind() == std::io::ErrorKind::StorageFull;
+        match self.disk.set_len(&file, len) {
+            // It can't be appended to; the next record begins another.
+            Err(err) if is_full(&err) => return Ok(()),
+            done => done.io("cut", &path)?,
+        }
+        let size = match self.disk.allocate(&file, size) {
+            Ok(()) => size,
+            Err(err) if is_full(&err) => len,
+            Err(err) => return Err(err).io("allocate", &path),
+        };
+        self.disk.sync_all(&file).io("sync", &path)?;
         self.active = Some(Active {
             id,
             file,
@@ -81,8 +110,24 @@ impl Appender {
         self.active.as_ref().map(|active| active.id)
     }
 
+    /// Begins a batch: the changes of the one before it took place.
+    ///
+    /// # Errors
+    /// As [`take_back`](Self::take_back).
+    pub(crate) fn begin_batch(&mut self) -> Result<()> {
+        self.logs.clear();
+        self.take_back(0)
+    }
+
+    /// Whether `len` bytes can be appended without beginning a segment.
+    pub(crate) fn has_room(&self, len: u64) -> bool {
+        let left = |active: &Active| active.size - active.len;
+        self.active.as_ref().map_or(0, left) >= len
+    }
+
     /// Appends a record and its data; gives the extent and the segment's length behind it.
     ///
+    /// `logged` says that the record alone has to make the change good after a power cut;
     /// `next_id` gives the number of a new segment.
     pub(crate) fn append(
         &mut self,
@@ -90,10 +135,11 @@ impl Appender {
         record: &Record,
         data: &[&[u8]],
         crc64: u64,
-        next_id: impl FnOnce() -> Result<u64>,
+        logged: bool,
+        next_id: impl FnOnce() -> u64,
     ) -> Result<(Extent, u64)> {
         let data_len = data.iter().map(|piece| piece.len() as u64).sum();
-        let head = Head::encode(extent_id, data_len, crc64, record);
+        let head = Head::encode(extent_id, data_len, crc64, record, logged);
         if head.len() > RECORD_HEAD_MAX {
             return Err(Error::TooLarge {
                 size: head.len(),
@@ -106,7 +152,7 @@ impl Appender {
             .as_ref()
             .is_none_or(|active| active.size - active.len < len)
         {
-            self.begin(FileId(next_id()?))?;
+            self.begin(FileId(next_id()))?;
         }
         let active = self.active.as_mut().expect("begun above");
         let mut pieces = Vec::with_capacity(data.len() + 2);
@@ -114,7 +160,10 @@ impl Appender {
         pieces.extend_from_slice(data);
         pieces.push(padding(head.len(), data_len));
         active.dirty = true;
-        if active.len + len > active.zeroed {
+        if len > ZEROED_AHEAD / 4 {
+            // To write all of it twice would cost more than its first sync does.
+            active.zeroed = active.zeroed.max(active.len + len);
+        } else if active.len + len > active.zeroed {
             let until = (active.len + len + ZEROED_AHEAD).min(active.size);
             write_zeros(&*self.disk, &active.file, active.zeroed, until)?;
             active.zeroed = until;
@@ -123,6 +172,13 @@ impl Appender {
             .write_at(&active.file, &pieces, active.len)
             .io("append to", &active.file.path)?;
         let offset = active.len + head.len();
+        if logged {
+            self.logs.push(Log {
+                file: Arc::clone(&active.file),
+                offset: active.len,
+                head,
+            });
+        }
         active.len += len;
         assert!(
             active.len <= active.size,
@@ -137,6 +193,34 @@ impl Appender {
             crc64: Some(crc64),
         };
         Ok((extent, active.len))
+    }
+
+    /// Number of logs written in this batch.
+    pub(crate) fn logs(&self) -> usize {
+        self.logs.len()
+    }
+
+    /// Has the logs of this batch from the `from`-th on be no logs: their changes do not take
+    /// place.
+    ///
+    /// On a full disk that may have to wait for the next batch.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn take_back(&mut self, from: usize) -> Result<()> {
+        self.unwanted.extend(self.logs.drain(from..));
+        while let Some(log) = self.unwanted.last() {
+            let head = log.head.as_no_log();
+            match self.disk.write_at(&log.file, &[&head], log.offset) {
+                Err(err) if err.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
+                done => done.io("write to", &log.file.path)?,
+            }
+            self.unwanted.pop();
+            if let Some(active) = &mut self.active {
+                active.dirty = true;
+            }
+        }
+        Ok(())
     }
 
     /// Makes a new segment the active one.

@@ -5,12 +5,18 @@
 //! caches, posts the changes, and wakes the callers: in that order, which is what makes reads
 //! after writes true on both faces.
 //!
+//! The write-ahead log need not be synced where each operation of a batch put one small object: the
+//! record before its bytes in the segment says all there is to say of it, and the next start makes
+//! the change anew out of that ([`crate::replay`]). So such a batch waits for one sync, not two.
+//!
 //! # Invariants
 //! 1. A durable operation is answered only after its data, the directories that name it and the
-//!    write-ahead log were synced, in this order.
+//!    write-ahead log were synced, in this order; or its data, where it is logged in its record.
 //! 2. After a failed sync nothing is committed any more until the store is opened again.
 //! 3. A data file is removed only after the commit that dropped the last reference to it is
 //!    durable.
+//! 4. No batch is logged in records while one before it is deferred: after a power cut the index
+//!    would be as it was before the deferred one, and the records be applied to that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,21 +25,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::Face;
 use crate::append::Appender;
-use crate::disk::DiskFile;
+use crate::disk::{Disk, DiskFile};
 use crate::entry::{Bucket, BucketId, Entry, FileId};
 use crate::error::{Error, IndexContext, IoContext, Result};
 use crate::event::{Change, ChangeKind};
-use crate::index;
 use crate::index::extent::{self, FileUse};
 use crate::index::upload;
-use crate::limits::{COMMIT_BATCH_MAX, COMMIT_QUEUE_MAX};
+use crate::index::{self, Transaction};
+use crate::limits::{COMMIT_BATCH_BYTES_MAX, COMMIT_BATCH_MAX, COMMIT_QUEUE_MAX};
 use crate::name::ObjectKey;
-use crate::shared::{DeadFile, Shared};
+use crate::shared::{DeadFile, Promise, Shared};
 use crate::stage::FreshFile;
 use crate::store::DirectoryLock;
 use crate::write::Writer;
@@ -99,7 +105,7 @@ impl Effects {
 }
 
 /// What an operation did, and which face asked for it.
-type Done = (Face, Effects);
+pub(crate) type Done = (Face, Effects);
 
 /// How a batch ended: the sequence of its last change, or why it was not committed.
 type Outcome = std::result::Result<u64, Refusal>;
@@ -169,7 +175,9 @@ impl<T: Send, F: FnOnce(&mut Writer<'_>) -> Result<T> + Send> Job for Operation<
 }
 
 struct Request {
-    durable: bool,
+    promise: Promise,
+    /// Bytes that it appends at most, if it is to be logged.
+    len: u64,
     face: Face,
     job: Box<dyn Job>,
 }
@@ -217,7 +225,7 @@ impl Committer {
         Ok((Self { queue }, thread))
     }
 
-    fn request<T, F>(durable: bool, face: Face, work: F) -> (Request, Reply<T>)
+    fn request<T, F>(promise: Promise, len: u64, face: Face, work: F) -> (Request, Reply<T>)
     where
         T: Send + 'static,
         F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
@@ -228,7 +236,13 @@ impl Committer {
             result: None,
             reply,
         });
-        (Request { durable, face, job }, answer)
+        let request = Request {
+            promise,
+            len,
+            face,
+            job,
+        };
+        (request, answer)
     }
 
     /// Queues an operation and waits for its answer.
@@ -237,7 +251,31 @@ impl Committer {
         T: Send + 'static,
         F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
     {
-        let (request, answer) = Self::request(durable, face, work);
+        self.submit(promise(durable), 0, face, work).await
+    }
+
+    /// As [`run`](Self::run), of a durable operation that does nothing but publish one version
+    /// whose bytes, at least one, it appends: with its record at most `len` bytes.
+    pub(crate) async fn run_logged<T, F>(&self, len: u64, face: Face, work: F) -> Result<(T, u64)>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
+    {
+        self.submit(Promise::Logged, len, face, work).await
+    }
+
+    async fn submit<T, F>(
+        &self,
+        promise: Promise,
+        len: u64,
+        face: Face,
+        work: F,
+    ) -> Result<(T, u64)>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
+    {
+        let (request, answer) = Self::request(promise, len, face, work);
         self.queue
             .send(Message::Run(request))
             .await
@@ -251,7 +289,7 @@ impl Committer {
         T: Send + 'static,
         F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
     {
-        let (request, answer) = Self::request(durable, face, work);
+        let (request, answer) = Self::request(promise(durable), 0, face, work);
         self.queue
             .blocking_send(Message::Run(request))
             .map_err(|_| Error::Closed)?;
@@ -259,6 +297,14 @@ impl Committer {
             .blocking_recv()
             .map_err(|_| Error::Closed)?
             .map(|(value, _)| value)
+    }
+}
+
+fn promise(durable: bool) -> Promise {
+    if durable {
+        Promise::Synced
+    } else {
+        Promise::Deferred
     }
 }
 
@@ -278,14 +324,17 @@ impl State {
     fn run(mut self, mut requests: mpsc::Receiver<Message>) {
         let mut stopping = false;
         while !stopping && let Some(first) = requests.blocking_recv() {
-            let mut batch = Vec::new();
+            let (mut batch, mut bytes) = (Vec::new(), 0);
             let mut next = Some(first);
             while let Some(message) = next.take() {
                 match message {
-                    Message::Run(request) => batch.push(request),
+                    Message::Run(request) => {
+                        bytes += request.len;
+                        batch.push(request);
+                    }
                     Message::Stop => stopping = true,
                 }
-                if batch.len() < COMMIT_BATCH_MAX {
+                if batch.len() < COMMIT_BATCH_MAX && bytes < COMMIT_BATCH_BYTES_MAX {
                     next = requests.try_recv().ok();
                 }
             }
@@ -316,28 +365,38 @@ impl State {
             return;
         }
         self.since_checkpoint += batch.len();
-        let durable = self.shared.syncs && batch.iter().any(|request| request.durable);
+        let promise = self.promise(&batch);
         let mut done = Vec::with_capacity(batch.len());
-        let outcome = match self.transact(&mut batch, durable, &mut done) {
+        let outcome = match self.transact(&mut batch, promise, &mut done) {
             Ok(dead) => {
-                self.shared
-                    .dead_files
-                    .add(dead, durable || !self.shared.syncs);
-                self.shared.unsynced.note_commit(durable);
+                let durable = promise == Promise::Synced || !self.shared.syncs;
+                self.shared.dead_files.add(dead, durable);
+                self.shared.unsynced.note_commit(promise);
                 Ok(self.publish(done))
             }
-            Err(err) => {
-                let refusal = self.refusal(&err);
-                if !matches!(refusal, Refusal::Full(_)) {
-                    // Whether it is on the disk nobody knows: no file may go that a row may name.
-                    let fresh = done.iter_mut().flat_map(|(_, effects)| &mut effects.fresh);
-                    fresh.for_each(FreshFile::publish);
-                }
-                Err(refusal)
-            }
+            Err(err) => Err(self.refuse(&err, done)),
         };
         for request in batch {
             request.job.answer(&outcome);
+        }
+    }
+
+    /// What is to make a batch good.
+    fn promise(&self, batch: &[Request]) -> Promise {
+        let shared = &self.shared;
+        let all = |promise| batch.iter().all(|request| request.promise == promise);
+        if !shared.syncs || all(Promise::Deferred) {
+            return Promise::Deferred;
+        }
+        let len = batch.iter().map(|request| request.len).sum();
+        let loggable = all(Promise::Logged)
+            && !shared.unsynced.is_deferred()
+            && !shared.ids.is_limit_near()
+            && self.appender.has_room(len);
+        if loggable {
+            Promise::Logged
+        } else {
+            Promise::Synced
         }
     }
 
@@ -345,16 +404,59 @@ impl State {
     fn transact(
         &mut self,
         batch: &mut [Request],
-        durable: bool,
+        promise: Promise,
         done: &mut Vec<Done>,
     ) -> Result<Vec<DeadFile>> {
         if let Some(path) = self.shared.broken() {
             return Err(Error::SyncFailedEarlier { path });
         }
-        let synchronous = match (self.shared.syncs, durable) {
-            (false, _) => "OFF",
-            (true, false) => "NORMAL",
-            (true, true) => "FULL",
+        self.set_synchronous(promise)?;
+        let transaction = Transaction::begin(&self.connection)?;
+        let full = self.shared.space.refuses_growth(&self.shared);
+        self.appender.begin_batch()?;
+        for request in batch {
+            let logs = self.appender.logs();
+            transaction.begin_operation()?;
+            let (connection, appender) = (&self.connection, &mut self.appender);
+            let mut writer = Writer::new(&self.shared, connection, appender, promise, full);
+            let kept = request.job.run(&mut writer);
+            let effects = writer.into_effects();
+            if kept {
+                transaction.keep_operation()?;
+                done.push((request.face, effects));
+            } else {
+                transaction.undo_operation()?;
+                self.appender.take_back(logs)?;
+            }
+        }
+        let dead = settle_files(&self.connection, &self.appender, done)?;
+        let mut limit = None;
+        if promise == Promise::Synced && !self.shared.unsynced.is_index_synced() {
+            // SQLite syncs nothing for a transaction that changes nothing, and the commits before
+            // this one wait for it.
+            index::touch(&self.connection)?;
+        }
+        if promise != Promise::Logged {
+            limit = self.shared.ids.persist(&self.connection)?;
+        }
+        if promise != Promise::Deferred {
+            self.appender.sync()?;
+            sync_data(&*self.shared.disk, done)?;
+        }
+        transaction.commit()?;
+        if let Some(limit) = limit {
+            // Not before: a commit that a full disk refused leaves the old limit in the index.
+            self.shared.ids.raise(limit);
+        }
+        Ok(dead)
+    }
+
+    /// Has the next commit sync the write-ahead log, or not.
+    fn set_synchronous(&mut self, promise: Promise) -> Result<()> {
+        let synchronous = match promise {
+            _ if !self.shared.syncs => "OFF",
+            Promise::Synced => "FULL",
+            Promise::Logged | Promise::Deferred => "NORMAL",
         };
         if self.synchronous != Some(synchronous) {
             self.connection
@@ -362,48 +464,27 @@ impl State {
                 .index("set synchronous")?;
             self.synchronous = Some(synchronous);
         }
-        let mut transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .index("begin")?;
-        let full = self.shared.space.refuses_growth(&self.shared);
-        for request in batch {
-            let savepoint = transaction.savepoint().index("begin an operation")?;
-            let mut writer =
-                Writer::new(&self.shared, &savepoint, &mut self.appender, durable, full);
-            let kept = request.job.run(&mut writer);
-            let effects = writer.into_effects();
-            if kept {
-                savepoint.commit().index("end an operation")?;
-                done.push((request.face, effects));
-            } else {
-                savepoint.finish().index("undo an operation")?;
-            }
+        Ok(())
+    }
+
+    /// Deals with a batch that was not committed; gives what its callers are told.
+    fn refuse(&mut self, err: &Error, mut done: Vec<Done>) -> Refusal {
+        let refusal = self.refusal(err);
+        if !matches!(refusal, Refusal::Full(_)) {
+            // Whether it is on the disk nobody knows: no file may go that a row may name.
+            let fresh = done.iter_mut().flat_map(|(_, effects)| &mut effects.fresh);
+            fresh.for_each(FreshFile::publish);
         }
-        let dead = settle_files(&transaction, &self.appender, done)?;
-        let limit = self.shared.ids.persist(&transaction)?;
-        if durable {
-            if self.shared.unsynced.is_deferred() {
-                // SQLite syncs nothing for a transaction that changes nothing, and the commits
-                // before this one wait for it.
-                index::touch(&transaction)?;
-            }
-            self.appender.sync()?;
-            for file in done.iter().flat_map(|(_, effects)| &effects.sync_files) {
-                self.shared.disk.sync_all(file).io("sync", &file.path)?;
-            }
-            let dirs: BTreeSet<&PathBuf> =
-                done.iter().flat_map(|(_, effects)| &effects.dirs).collect();
-            for dir in dirs {
-                self.shared.disk.sync_dir(dir).io("sync", dir)?;
-            }
+        // The records of a batch that is refused must not bring its objects back at the next start.
+        // Where its own sync has failed that can only be tried.
+        if let Err(err) = self
+            .appender
+            .take_back(0)
+            .and_then(|()| self.appender.sync())
+        {
+            return self.refusal(&err);
         }
-        transaction.commit().index("commit")?;
-        if let Some(limit) = limit {
-            // Not before: a commit that a full disk refused leaves the old limit in the index.
-            self.shared.ids.raise(limit);
-        }
-        Ok(dead)
+        refusal
     }
 
     /// Why a batch failed; after a failed sync or a failed write of the index, so does every later
@@ -483,8 +564,20 @@ impl State {
     }
 }
 
+/// Syncs the files and directories that a batch's rows refer to.
+fn sync_data(disk: &dyn Disk, done: &[Done]) -> Result<()> {
+    for file in done.iter().flat_map(|(_, effects)| &effects.sync_files) {
+        disk.sync_all(file).io("sync", &file.path)?;
+    }
+    let dirs: BTreeSet<&PathBuf> = done.iter().flat_map(|(_, effects)| &effects.dirs).collect();
+    for dir in dirs {
+        disk.sync_dir(dir).io("sync", dir)?;
+    }
+    Ok(())
+}
+
 /// Adds up what the operations did to data files; those that nothing lies in any more are dead.
-fn settle_files(
+pub(crate) fn settle_files(
     connection: &Connection,
     appender: &Appender,
     done: &[Done],

@@ -8,10 +8,11 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::digest::crc64;
 use crate::sys;
 
 /// A data file that is open for reading and writing.
@@ -64,6 +65,9 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Bytes of the file system under `path`, and bytes and inodes left on it.
     fn space(&self, path: &Path) -> io::Result<(u64, u64, u64)>;
+    /// A number of the machine's start and of a directory: as long as it is the same, what was
+    /// written below the directory is there to be read, synced or not. `None` if it is not known.
+    fn boot_id(&self, path: &Path) -> Option<u64>;
     /// The `SQLite` VFS to open the index with; `None` for the default.
     fn vfs(&self) -> Option<&str>;
 }
@@ -185,6 +189,16 @@ impl Disk for RealDisk {
 
     fn space(&self, path: &Path) -> io::Result<(u64, u64, u64)> {
         sys::statvfs(path)
+    }
+
+    fn boot_id(&self, path: &Path) -> Option<u64> {
+        // `random(4)`: made anew at each start of the kernel.
+        let mut id = fs::read("/proc/sys/kernel/random/boot_id").ok()?;
+        // A snapshot or a copy lacks what was not synced when it was made.
+        let metadata = fs::metadata(path).ok()?;
+        id.extend(metadata.dev().to_le_bytes());
+        id.extend(metadata.ino().to_le_bytes());
+        Some(crc64(&id))
     }
 
     fn vfs(&self) -> Option<&str> {

@@ -165,6 +165,10 @@ pub enum Error {
         /// The file whose sync failed.
         path: PathBuf,
     },
+    /// An earlier sync of the file that the upload's parts share failed, so which parts are safe is
+    /// unknown.
+    #[error("parts of upload {0} were lost when the disk failed: abort it and begin another")]
+    UploadDamaged(String),
     /// Another process has the data directory.
     #[error("{} is in use by another process", path.display())]
     Locked {

@@ -228,20 +228,60 @@ pub(crate) fn crc_of(extent: &Extent, open: &OpenFile) -> Result<u64> {
     Ok(crc)
 }
 
-/// Where an entry's bytes are, if all of them are what its CRCs say.
+/// What is known of bytes that were written before the process ended and were not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Survival {
+    /// The machine has run on since: they are as they were written, if no write to the disk failed.
+    Whole,
+    /// Nothing: the power may have been cut.
+    Unknown,
+}
+
+/// The bytes of a version that are what was written, and the CRCs of those of its extents that had
+/// none.
+pub(crate) struct Verified {
+    pub(crate) bytes: Vec<Located>,
+    pub(crate) crcs: Vec<(u64, u64)>,
+}
+
+/// Looks after a crash whether an entry's bytes are what was written; `None` if not.
 ///
-/// Used after a crash: an extent without a CRC is not to be trusted then.
-pub(crate) fn verify(shared: &Shared, entry: &Entry) -> Result<Option<Vec<Located>>> {
-    let files = match files_of(shared, entry) {
+/// An extent without a CRC is trusted only if the machine has run on.
+pub(crate) fn verify(
+    shared: &Shared,
+    entry: &Entry,
+    survival: Survival,
+) -> Result<Option<Verified>> {
+    let bytes = match files_of(shared, entry) {
         Err(Error::Superseded(_)) => return Ok(None),
         files => files?,
     };
-    let right = |(extent, open): &Located| {
-        let found = crc_of(extent, open);
-        extent.crc64.is_some() && found.ok() == extent.crc64
-    };
-    let all_right = files.iter().all(right);
-    Ok(all_right.then_some(files))
+    let mut crcs = Vec::new();
+    for (extent, open) in &bytes {
+        let found = match (extent.crc64, survival) {
+            (Some(_), _) => crc_of(extent, open).ok(),
+            (None, Survival::Whole) => crc_of_surviving(shared, extent, open),
+            (None, Survival::Unknown) => None,
+        };
+        match (found, extent.crc64) {
+            (Some(found), Some(expected)) if found == expected => {}
+            (Some(found), None) => crcs.push((extent.id, found)),
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(Verified { bytes, crcs }))
+}
+
+/// CRC of an extent that was published without one, as the page cache has it; `None` if it may not
+/// be what was written.
+fn crc_of_surviving(shared: &Shared, extent: &Extent, open: &OpenFile) -> Option<u64> {
+    // Published with the length that its file had, and nobody wrote to it since.
+    if extent.offset + extent.len != open.map.len() as u64 {
+        return None;
+    }
+    // First: a write that failed behind our back is told of once, and the page may be dropped then.
+    shared.sync_all(&open.disk_file).ok()?;
+    crc_of(extent, open).ok()
 }
 
 /// Writes bytes once more, the same ones, and syncs them.

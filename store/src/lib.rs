@@ -31,6 +31,7 @@ mod objects;
 pub mod rebuild;
 mod record;
 mod recover;
+mod replay;
 pub mod rule;
 pub mod scrub;
 mod segment;

@@ -18,7 +18,7 @@ pub const LIST_PAGE_MAX: usize = 1000;
 pub const USER_METADATA_SIZE_MAX: usize = 2048;
 
 /// Largest object kept in a segment, in bytes; larger ones have a file of their own.
-pub const PACKED_SIZE_MAX: u64 = 256 << 10;
+pub const PACKED_SIZE_MAX: u64 = 1 << 20;
 /// Size of a segment file, in bytes, allocated when it is made.
 pub const SEGMENT_SIZE_MAX: u64 = 256 << 20;
 /// Largest head of a segment record, in bytes: fixed fields, bucket, key and attributes.
@@ -26,14 +26,24 @@ pub const RECORD_HEAD_MAX: u64 = 64 << 10;
 
 /// Bytes gathered of a streamed body before they are hashed and written in one go.
 pub const STAGE_CHUNK_SIZE: usize = 256 << 10;
+/// Bytes of a streamed body that may gather while others of it are hashed and written.
+pub const STAGE_GATHER_MAX: usize = 1 << 20;
+/// Largest body that is in memory as a whole without being counted, in bytes.
+pub const STAGE_SMALL_MAX: u64 = 256 << 10;
+/// Bytes of larger bodies that are in memory as a whole at one time; what finds no place goes to a
+/// file of its own.
+pub const STAGE_WHOLE_BYTES_MAX: usize = 12 << 20;
 /// Bytes of all bodies that may wait to be hashed and written at one time.
 pub const STAGE_BYTES_MAX: usize = 24 << 20;
-/// Chunks that may wait for the thread that hashes several bodies at once: two to a lane. With
+/// Chunks that may wait for the thread that hashes several bodies at once: four to a lane. With
 /// more, callers hash for themselves.
-pub const MD5_QUEUE_MAX: usize = 16;
+pub const MD5_QUEUE_MAX: usize = 64;
 
 /// Most operations of one transaction.
 pub const COMMIT_BATCH_MAX: usize = 512;
+/// Bytes of objects appended in one transaction, from which on no operation is added to it: while
+/// they are synced the next ones arrive.
+pub const COMMIT_BATCH_BYTES_MAX: u64 = 4 << 20;
 /// Operations that may wait for the committer; more callers wait for a place.
 pub const COMMIT_QUEUE_MAX: usize = 4096;
 /// Entries (absence included) held in memory.

@@ -1,23 +1,28 @@
 //! MD5 of the bodies that arrive at the same time, hashed together.
 //!
-//! One thread takes what waits, up to [`LANES`] streams, and compresses as many blocks of each as
-//! the shortest has ready; as one ends the next takes its lane. It never waits for a stream to
-//! join: while it hashes one alone others gather, so the more there is to do, the less each costs.
+//! One thread takes what waits, up to as many streams as there are lanes, and compresses as many
+//! blocks of each as the shortest has ready; as one ends the next takes its lane.
+//!
+//! A full set of lanes takes hardly longer than one stream, and nobody needs a stream's MD5 before
+//! its end. So before it begins, the thread waits a little for as many streams as it has lately had
+//! at one time ([`Company`]).
 //!
 //! A caller that finds the queue full, or the thread gone, hashes for itself. So the thread is
 //! never a limit on a machine with many cores, and never a reason to fail.
 
-use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::{array, vec};
+use std::time::Duration;
+use std::{io, vec};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::limits::MD5_QUEUE_MAX;
-use crate::md5_lanes::{LANES, Lanes};
-use crate::md5_stream::{Block, Md5Stream, WORDS_FIRST};
+use crate::md5_lanes::Lanes;
+use crate::md5_stream::{Block, Md5Stream, Words};
+use crate::shared::lock;
 
 /// Bytes up to which hashing is cheaper than handing it to another thread.
 pub(crate) const HASH_INLINE_MAX: usize = 64 << 10;
@@ -31,16 +36,100 @@ struct Job {
     reply: oneshot::Sender<Md5Stream>,
 }
 
-enum Message {
-    Hash(Job),
-    Stop,
+/// What the thread and its callers share.
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    /// Where the thread sleeps.
+    bed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    thread: Thread,
+    closed: bool,
+}
+
+/// What the thread does.
+#[derive(Clone, Copy, Default)]
+enum Thread {
+    #[default]
+    Works,
+    /// Until there is a job.
+    Idles,
+    /// For a while, until there are so many jobs.
+    Waits { count: usize },
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    /// False if there is no place, or no thread.
+    fn push(&self, job: Job) -> bool {
+        let mut state = lock(&self.state);
+        if state.closed || state.jobs.len() >= MD5_QUEUE_MAX {
+            return false;
+        }
+        state.jobs.push_back(job);
+        let enough = match state.thread {
+            Thread::Works => false,
+            Thread::Idles => true,
+            Thread::Waits { count } => state.jobs.len() >= count,
+        };
+        if enough {
+            self.wake(state);
+        }
+        true
+    }
+
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        // Once is enough.
+        state.thread = Thread::Works;
+        drop(state);
+        self.bed.notify_one();
+    }
+
+    fn close(&self) {
+        let mut state = lock(&self.state);
+        state.closed = true;
+        self.wake(state);
+    }
+
+    /// Sleeps until it is woken, a time is over, or for no reason. False when the time was over.
+    fn sleep<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        thread: Thread,
+        time: Duration,
+    ) -> (MutexGuard<'a, State>, bool) {
+        state.thread = thread;
+        let woken = self.bed.wait_timeout(state, time);
+        let (mut state, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+        state.thread = Thread::Works;
+        (state, !timeout.timed_out())
+    }
+}
+
+/// Closes the queue when nobody can use it any more.
+#[derive(Debug)]
+struct Handle(Arc<Queue>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// The way to the thread.
 #[derive(Clone, Debug)]
 pub(crate) struct Md5Pool {
     /// `None` where hashing together is no faster.
-    queue: Option<SyncSender<Message>>,
+    queue: Option<Arc<Handle>>,
 }
 
 /// A stream that is being hashed.
@@ -62,18 +151,19 @@ impl Md5Pool {
         let Some(lanes) = Lanes::detect() else {
             return Ok((Self { queue: None }, None));
         };
-        let (queue, messages) = sync_channel(MD5_QUEUE_MAX);
+        let queue = Arc::<Queue>::default();
+        let handle = Arc::new(Handle(Arc::clone(&queue)));
         let thread = Builder::new()
             .name("md5".to_owned())
-            .spawn(move || run(lanes, &messages))?;
-        Ok((Self { queue: Some(queue) }, Some(thread)))
+            .spawn(move || run(lanes, &queue))?;
+        let queue = Some(handle);
+        Ok((Self { queue }, Some(thread)))
     }
 
-    /// Ends the thread after what it is hashing. Blocks while the queue is full.
+    /// Ends the thread after what it has been given.
     pub(crate) fn close(&self) {
-        if let Some(queue) = &self.queue {
-            // If it fails the thread has ended already.
-            drop(queue.send(Message::Stop));
+        if let Some(handle) = &self.queue {
+            handle.0.close();
         }
     }
 
@@ -81,7 +171,7 @@ impl Md5Pool {
     /// before this returns.
     pub(crate) fn hash(&self, mut stream: Md5Stream, pieces: &[Bytes]) -> Hashing {
         let len: usize = pieces.iter().map(Bytes::len).sum();
-        if let Some(queue) = &self.queue
+        if let Some(handle) = &self.queue
             && len > HASH_INLINE_MAX
         {
             let (sender, reply) = oneshot::channel();
@@ -90,7 +180,7 @@ impl Md5Pool {
                 pieces: pieces.to_vec(),
                 reply: sender,
             };
-            if queue.try_send(Message::Hash(job)).is_ok() {
+            if handle.0.push(job) {
                 return Hashing::Queued {
                     reply,
                     stream,
@@ -159,34 +249,103 @@ impl Lane {
     }
 }
 
-/// The thread.
-fn run(lanes: Lanes, messages: &Receiver<Message>) {
-    let mut open = true;
-    let mut taken = Vec::with_capacity(LANES);
-    while open || !taken.is_empty() {
-        open = open && gather(messages, &mut taken);
-        hash(lanes, &mut taken);
+/// Longest sleep with nothing to do; it is woken when there is.
+const IDLE_MAX: Duration = Duration::from_hours(1);
+/// Longest wait for the next stream to join: about what a stream of a MiB takes alone, so that a
+/// wait in vain at most doubles the time.
+const PATIENCE: Duration = Duration::from_micros(2500);
+
+/// How many streams are likely to come together, and so are worth waiting for.
+///
+/// What tests decide by; how the thread sleeps is left to others, so that they own the time.
+#[derive(Debug)]
+struct Company {
+    /// As many as there were lately at one time.
+    expected: usize,
+    /// Whether those that are here are begun: who comes later joins, and is not waited for.
+    has_begun: bool,
+}
+
+impl Company {
+    fn new() -> Self {
+        Self {
+            expected: 1,
+            has_begun: false,
+        }
+    }
+
+    /// Takes what waits, as far as there are lanes.
+    fn take(&mut self, lanes: Lanes, state: &mut State, taken: &mut Vec<Lane>) {
+        let count = state.jobs.len().min(lanes.count() - taken.len());
+        taken.extend(state.jobs.drain(..count).map(Lane::new));
+        self.expected = self.expected.max(taken.len());
+    }
+
+    /// How many jobs to wait for now; `None` if what is there is to be hashed.
+    fn wanted(&self, state: &State, taken: &[Lane]) -> Option<usize> {
+        if state.closed || self.has_begun || taken.len() >= self.expected {
+            return None;
+        }
+        Some(self.expected - taken.len())
+    }
+
+    /// A wait is over in which nobody came: it is the last before what is here begins, and one
+    /// fewer is waited for the next time.
+    fn waited_in_vain(&mut self, taken: &[Lane]) {
+        self.expected = taken.len().max(self.expected - 1);
+        self.has_begun = true;
+    }
+
+    /// Hashing begins, or has ended.
+    fn begin(&mut self, taken: &[Lane]) {
+        self.has_begun = !taken.is_empty();
     }
 }
 
-/// Takes what waits, as far as there are lanes; waits only if there is nothing to do. False when
-/// no more is to be taken.
-fn gather(messages: &Receiver<Message>, taken: &mut Vec<Lane>) -> bool {
-    while taken.len() < LANES {
-        let message = if taken.is_empty() {
-            messages.recv().ok()
-        } else {
-            match messages.try_recv() {
-                Err(TryRecvError::Empty) => return true,
-                message => message.ok(),
+/// Lets callers hash for themselves when the thread ends, however it ends.
+struct Ending<'a>(&'a Queue);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.state);
+        state.closed = true;
+        state.jobs.clear();
+    }
+}
+
+/// The thread.
+fn run(lanes: Lanes, queue: &Queue) {
+    let _ending = Ending(queue);
+    let mut company = Company::new();
+    let mut taken = Vec::with_capacity(lanes.count());
+    while gather(lanes, queue, &mut company, &mut taken) {
+        hash(lanes, &mut taken);
+        company.begin(&taken);
+    }
+}
+
+/// Takes what waits, and waits for more if there is nothing to do or more are expected. False when
+/// no more is to come.
+fn gather(lanes: Lanes, queue: &Queue, company: &mut Company, taken: &mut Vec<Lane>) -> bool {
+    let mut state = lock(&queue.state);
+    loop {
+        company.take(lanes, &mut state, taken);
+        if taken.is_empty() {
+            if state.closed {
+                return false;
             }
+            (state, _) = queue.sleep(state, Thread::Idles, IDLE_MAX);
+            continue;
+        }
+        let Some(count) = company.wanted(&state, taken) else {
+            return true;
         };
-        match message {
-            Some(Message::Hash(job)) => taken.push(Lane::new(job)),
-            Some(Message::Stop) | None => return false,
+        let woken;
+        (state, woken) = queue.sleep(state, Thread::Waits { count }, PATIENCE);
+        if !woken && state.jobs.is_empty() {
+            company.waited_in_vain(taken);
         }
     }
-    true
 }
 
 /// Answers the streams that are at their end, and compresses the next blocks of the others.
@@ -194,22 +353,13 @@ fn hash(lanes: Lanes, taken: &mut Vec<Lane>) {
     for ended in taken.extract_if(.., |lane| !lane.fill()) {
         ended.finish();
     }
-    match taken.as_mut_slice() {
-        [] => {}
-        [alone] => alone.stream.compress(&mut alone.piece, RUN_MAX),
-        several => hash_together(lanes, several),
+    if taken.is_empty() {
+        return;
     }
-}
-
-fn hash_together(lanes: Lanes, taken: &mut [Lane]) {
-    let mut words = [WORDS_FIRST; LANES];
-    for (words, lane) in words.iter_mut().zip(&*taken) {
-        *words = lane.stream.words;
-    }
+    let mut words: Vec<Words> = taken.iter().map(|lane| lane.stream.words).collect();
     let ready = taken.iter().map(|lane| lane.blocks().len());
     let count = ready.min().unwrap_or(0).min(RUN_MAX);
-    // A lane without a stream does again what the first one does, for nobody.
-    let runs = array::from_fn(|i| &taken.get(i).unwrap_or(&taken[0]).blocks()[..count]);
+    let runs: Vec<&[Block]> = taken.iter().map(|lane| &lane.blocks()[..count]).collect();
     lanes.compress(&mut words, &runs);
     for (words, lane) in words.into_iter().zip(taken) {
         lane.stream.words = words;

@@ -1,7 +1,7 @@
 //! MD5 of one stream of bytes that comes in pieces.
 //!
 //! The state is open, unlike a hasher's of the `md-5` crate, so that several streams can be put
-//! side by side ([`crate::md5_lanes`]). Alone, a stream is compressed by that crate's function.
+//! side by side ([`crate::md5_lanes`]).
 //! RFC 1321: <https://www.rfc-editor.org/rfc/rfc1321>.
 //!
 //! # Invariants
@@ -9,7 +9,8 @@
 //!    and [`Md5Stream::advance`], where it may be a whole block.
 
 use bytes::{Buf, Bytes};
-use md5::block_api::compress;
+
+use crate::md5_lanes::compress_alone;
 
 /// Bytes of a block.
 pub(crate) const BLOCK_LEN: usize = 64;
@@ -80,7 +81,7 @@ impl Md5Stream {
         let mut words = self.words;
         let blocks = self.blocks(piece.as_ref());
         let count = blocks.len().min(count_max);
-        compress(&mut words, &blocks[..count]);
+        compress_alone(&mut words, &blocks[..count]);
         self.words = words;
         self.advance(piece, count);
     }
@@ -105,11 +106,11 @@ impl Md5Stream {
         self.carry[self.carry_len] = 0x80;
         self.carry[self.carry_len + 1..].fill(0);
         if self.carry_len >= LEN_AT {
-            compress(&mut self.words, &[self.carry]);
+            compress_alone(&mut self.words, &[self.carry]);
             self.carry.fill(0);
         }
         self.carry[LEN_AT..].copy_from_slice(&bits.to_le_bytes());
-        compress(&mut self.words, &[self.carry]);
+        compress_alone(&mut self.words, &[self.carry]);
         let mut digest = [0; 16];
         for (bytes, word) in digest.chunks_exact_mut(4).zip(self.words) {
             bytes.copy_from_slice(&word.to_le_bytes());

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
 use crate::api::{
-    Answer, Complete, Copy, DELIVERY_WAIT_MAX, Delete, Deleted, Durability, Face, List,
+    Answer, Complete, Copy, CopyPart, DELIVERY_WAIT_MAX, Delete, Deleted, Durability, Face, List,
     ListBuckets, ListPage, ListUploads, NewBucket, NewUpload, Objects, Publish, PublishPart,
     UploadPage,
 };
@@ -14,7 +15,7 @@ use crate::content::Content;
 use crate::digest::DigestSet;
 use crate::entry::{AccessKey, Account, Bucket, BucketId, ETag, Entry, FileId, Part, Upload};
 use crate::error::{Error, IoContext, Result};
-use crate::event::ChangeKind;
+use crate::event::{ChangeKind, Position, Since};
 use crate::index;
 use crate::name::{AccountId, BucketName, ObjectKey, UploadId, VersionId};
 use crate::record::Record;
@@ -36,7 +37,12 @@ impl Store {
         F: FnOnce(&mut Writer<'_>) -> Result<T> + Send + 'static,
     {
         let durable = durability == Durability::Durable;
-        let (value, sequence) = self.committer.run(durable, Face::S3, work).await?;
+        let done = self.committer.run(durable, Face::S3, work).await?;
+        Ok(self.delivered(done).await)
+    }
+
+    /// Waits until the mount has seen a change of S3.
+    async fn delivered<T>(&self, (value, sequence): (T, u64)) -> T {
         if !self
             .shared
             .feed
@@ -48,7 +54,7 @@ impl Store {
                 "the mount has not taken notice of a change in time"
             );
         }
-        Ok(value)
+        value
     }
 
     /// Runs a read of the index off the async workers.
@@ -173,12 +179,22 @@ impl Store {
             .closing
             .wait(draft.bucket, Some(&draft.key))
             .await;
-        let published = self.change(publish.durability, move |writer| {
+        let durable = publish.durability == Durability::Durable;
+        let is_logged = durable && draft.size > 0 && matches!(source, Source::Append { .. });
+        let len = draft.size + draft.record_len_max();
+        let memory = publish.staged.memory.take();
+        let work = move |writer: &mut Writer<'_>| {
+            // Given back once the bytes are written.
+            let _memory = memory;
             let old = writer.current(draft.bucket, draft.key.as_str())?;
             precondition.check(&draft.key, old.as_ref())?;
             writer.publish(draft, source, old)
-        });
-        published.await
+        };
+        if is_logged {
+            let done = self.committer.run_logged(len, Face::S3, work).await?;
+            return Ok(self.delivered(done).await);
+        }
+        self.change(publish.durability, work).await
     }
 
     async fn copy_entry(&self, copy: Copy) -> Result<Arc<Entry>> {
@@ -513,6 +529,10 @@ impl Objects for Store {
         Box::pin(self.keep_part(part))
     }
 
+    fn copy_part(&self, copy: CopyPart) -> Answer<'_, Part> {
+        Box::pin(self.keep_copy(copy))
+    }
+
     fn complete_upload(&self, complete: Complete) -> Answer<'_, Arc<Entry>> {
         Box::pin(self.join_parts(complete))
     }
@@ -535,6 +555,14 @@ impl Objects for Store {
             index::upload::page(connection, &shared.accounts, &list)
         };
         Box::pin(self.read(page))
+    }
+
+    fn position(&self) -> Position {
+        self.shared.feed.position()
+    }
+
+    fn changes(&self, after: Position, limit: usize, wait: Duration) -> Answer<'_, Since> {
+        Box::pin(async move { Ok(self.shared.feed.since(after, limit, wait).await) })
     }
 
     fn access_key(&self, id: &str) -> Option<(AccessKey, Arc<Account>)> {

@@ -15,7 +15,6 @@ use std::fs;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use rusqlite::Connection;
 
@@ -28,7 +27,7 @@ use crate::flush::crc_of;
 use crate::index::extent::{self, FileUse};
 use crate::index::{self, Index, check, object};
 use crate::name::{AccountId, BucketName, ObjectKey};
-use crate::record::{Details, Record};
+use crate::record::Record;
 use crate::segment::{self, Step};
 use crate::store::{ROOT_ACCOUNT, take_lock};
 use crate::sys;
@@ -407,7 +406,7 @@ impl Builder {
         }
         let owner_id = AccountId::new(&record.owner);
         *self.objects_of.entry(owner_id.clone()).or_default() += 1;
-        let entry = entry_of(record, bucket, key, owner_id, extents);
+        let entry = record.entry(bucket, key, owner_id, extents);
         object::put(&self.connection, &entry, owner)?;
         self.report.objects += 1;
         self.report.bytes += entry.size;
@@ -548,37 +547,4 @@ fn data_files(dir: &Path) -> Result<Vec<FileId>> {
 /// Extents in a data file.
 fn extent_count(connection: &Connection, id: FileId) -> Result<i64> {
     Ok(check::file_use(connection, id)?.map_or(0, |(_, file_use)| file_use.refs))
-}
-
-fn entry_of(
-    record: &Record,
-    bucket: BucketId,
-    key: ObjectKey,
-    owner: AccountId,
-    extents: Vec<Extent>,
-) -> Entry {
-    let details: Details = record.details.clone().unwrap_or_default();
-    let (attributes, checksum, parts) = details.into_parts(
-        record.content_type.clone(),
-        record.cache_control.clone(),
-        record.storage_class.clone(),
-    );
-    Entry {
-        id: record.id,
-        ino: record.ino,
-        bucket,
-        key,
-        version_id: None,
-        delete_marker: false,
-        size: record.size,
-        etag: record.etag(),
-        modified_at: Timestamp(record.modified_at),
-        owner,
-        attributes,
-        checksum,
-        parts,
-        file: record.file.into(),
-        extents,
-        verified: AtomicBool::new(true),
-    }
 }

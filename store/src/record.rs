@@ -3,10 +3,15 @@
 //! The same record stands in the head of a segment's record and in the extended attribute
 //! (`user.forebay`) of a file of its own.
 
+use std::sync::atomic::AtomicBool;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
-use crate::entry::{Attributes, ETag, Entry, Extent, FileAttributes, FileId, Headers, ObjectPart};
+use crate::entry::{
+    Attributes, BucketId, ETag, Entry, Extent, FileAttributes, FileId, Headers, ObjectPart,
+};
+use crate::name::{AccountId, ObjectKey};
 use crate::time::Timestamp;
 use crate::write::Draft;
 
@@ -255,6 +260,40 @@ impl Record {
             extent.len,
             extent.crc64,
         ));
+    }
+
+    /// The version it describes, with its bytes in `extents`.
+    pub(crate) fn entry(
+        &self,
+        bucket: BucketId,
+        key: ObjectKey,
+        owner: AccountId,
+        extents: Vec<Extent>,
+    ) -> Entry {
+        let details = self.details.clone().unwrap_or_default();
+        let (attributes, checksum, parts) = details.into_parts(
+            self.content_type.clone(),
+            self.cache_control.clone(),
+            self.storage_class.clone(),
+        );
+        Entry {
+            id: self.id,
+            ino: self.ino,
+            bucket,
+            key,
+            version_id: None,
+            delete_marker: false,
+            size: self.size,
+            etag: self.etag(),
+            modified_at: Timestamp(self.modified_at),
+            owner,
+            attributes,
+            checksum,
+            parts,
+            file: self.file.into(),
+            extents,
+            verified: AtomicBool::new(true),
+        }
     }
 
     pub(crate) fn etag(&self) -> ETag {

@@ -13,8 +13,10 @@ use crate::data::Layout;
 use crate::entry::{BucketId, Entry, FileId};
 use crate::error::{Error, IoContext, Result};
 use crate::event::ChangeKind;
-use crate::flush;
+use crate::flush::{self, Survival};
+use crate::index::extent::FileUse;
 use crate::index::{self, extent, object, unsynced};
+use crate::replay;
 use crate::shared::Shared;
 use crate::write::Writer;
 
@@ -37,16 +39,22 @@ pub(crate) fn require_index(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
-/// Goes on with the last segment, behind what is published in it.
+/// The newest segment, and what it holds.
+pub(crate) fn last_segment(connection: &Connection) -> Result<Option<(FileId, FileUse)>> {
+    let files = extent::files(connection)?.into_iter();
+    let segments = files.filter(|(_, packed, _)| *packed);
+    let last = segments.max_by_key(|(id, ..)| *id);
+    Ok(last.map(|(id, _, file_use)| (id, file_use)))
+}
+
+/// Goes on with the last segment, behind what is published in it or logged.
 pub(crate) fn resume_segment(
     shared: &Shared,
     connection: &Connection,
     appender: &mut Appender,
 ) -> Result<()> {
-    let segments = extent::files(connection)?
-        .into_iter()
-        .filter(|(_, packed, _)| *packed);
-    let Some((id, _, file_use)) = segments.max_by_key(|(id, ..)| *id) else {
+    replay::replay(shared, connection, appender)?;
+    let Some((id, file_use)) = last_segment(connection)? else {
         return Ok(());
     };
     let path = shared.layout.path(id, true);
@@ -96,8 +104,15 @@ pub(crate) fn remove_leftovers(shared: &Shared, connection: &Connection) -> Resu
     Ok(())
 }
 
-/// Decides about versions whose bytes were not known to be synced: they stay if their CRC is right.
+/// Decides about versions whose bytes were not known to be synced: they stay if their CRC is right,
+/// or if the machine has run on since they were written.
 pub(crate) fn settle_unsynced(shared: &Arc<Shared>, committer: &Committer) -> Result<()> {
+    settle_marked(shared, committer)?;
+    // Not before: a mark of an earlier start must not be taken for one of this.
+    note_boot(shared, committer)
+}
+
+fn settle_marked(shared: &Arc<Shared>, committer: &Committer) -> Result<()> {
     let found = shared.index.read(|connection| {
         let marked: HashSet<u64> = unsynced::all(connection)?.into_iter().collect();
         if marked.is_empty() {
@@ -107,17 +122,23 @@ pub(crate) fn settle_unsynced(shared: &Arc<Shared>, committer: &Committer) -> Re
         for (_, bucket, key) in object::scan_ids(connection, |id| marked.contains(&id))? {
             entries.extend(object::current(connection, &shared.accounts, bucket, &key)?);
         }
-        Ok(Some((marked, entries)))
+        let boot_id = unsynced::boot_id(connection)?;
+        Ok(Some((marked, entries, boot_id)))
     })?;
-    let Some((mut marked, entries)) = found else {
+    let Some((mut marked, entries, boot_id)) = found else {
         return Ok(());
+    };
+    let survival = if boot_id.is_some() && boot_id == shared.disk.boot_id(shared.layout.root()) {
+        Survival::Whole
+    } else {
+        Survival::Unknown
     };
     let (mut synced, mut lost, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
     for entry in entries.into_iter().map(Arc::new) {
         marked.remove(&entry.id);
-        if let Some(found) = flush::verify(shared, &entry)? {
-            synced.push((entry, Vec::new()));
-            bytes.extend(found);
+        if let Some(found) = flush::verify(shared, &entry, survival)? {
+            synced.push((entry, found.crcs));
+            bytes.extend(found.bytes);
         } else {
             tracing::warn!(key = %entry.key, "a version's bytes were lost in a crash: the one before it comes back");
             lost.push(entry);
@@ -128,6 +149,17 @@ pub(crate) fn settle_unsynced(shared: &Arc<Shared>, committer: &Committer) -> Re
     // Marks of versions that are not there any more.
     committer.run_blocking(true, crate::api::Face::S3, move |writer| {
         marked.iter().try_for_each(|id| writer.settle(*id))
+    })
+}
+
+/// Records in which start of the machine versions are marked from now on.
+fn note_boot(shared: &Shared, committer: &Committer) -> Result<()> {
+    let now = shared.disk.boot_id(shared.layout.root());
+    if shared.index.read(unsynced::boot_id)? == now {
+        return Ok(());
+    }
+    committer.run_blocking(true, crate::api::Face::S3, move |writer| {
+        unsynced::set_boot_id(writer.connection, now)
     })
 }
 

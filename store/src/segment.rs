@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! offset  size  field      meaning
-//!      0     4  magic      "FBR1"
+//!      0     4  magic      "FBR1"; "FBL1" if it is also the log of the change, see replay.rs
 //!      4     4  head_len   bytes, from magic to the end of head_crc
 //!      8     8  data_len   bytes
 //!     16     8  data_crc   CRC-64/NVME of the data
@@ -25,6 +25,7 @@ use crate::digest::crc64;
 use crate::record::Record;
 
 const MAGIC: [u8; 4] = *b"FBR1";
+const MAGIC_LOGGED: [u8; 4] = *b"FBL1";
 const FIXED_LEN: usize = 32;
 const CRC_LEN: usize = 8;
 const ALIGNMENT: u64 = 8;
@@ -37,11 +38,17 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(crate) fn encode(extent_id: u64, data_len: u64, data_crc: u64, record: &Record) -> Self {
+    pub(crate) fn encode(
+        extent_id: u64,
+        data_len: u64,
+        data_crc: u64,
+        record: &Record,
+        logged: bool,
+    ) -> Self {
         let record = record.encode();
         let len = FIXED_LEN + record.len() + CRC_LEN;
         let mut bytes = Vec::with_capacity(len);
-        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(if logged { &MAGIC_LOGGED } else { &MAGIC });
         let head_len = u32::try_from(len).expect("RECORD_HEAD_MAX fits");
         bytes.extend_from_slice(&head_len.to_le_bytes());
         for field in [data_len, data_crc, extent_id] {
@@ -51,6 +58,16 @@ impl Head {
         let crc = crc64(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         Self { bytes }
+    }
+
+    /// The same head of a record that is no log: its change did not take place.
+    pub(crate) fn as_no_log(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        let crc_at = bytes.len() - CRC_LEN;
+        bytes[..MAGIC.len()].copy_from_slice(&MAGIC);
+        let crc = crc64(&bytes[..crc_at]);
+        bytes[crc_at..].copy_from_slice(&crc.to_le_bytes());
+        bytes
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -77,6 +94,8 @@ pub(crate) fn padding(head_len: u64, data_len: u64) -> &'static [u8] {
 /// A record found in a segment.
 #[derive(Debug)]
 pub(crate) struct Found {
+    /// Whether the record is the log of the change that published it.
+    pub(crate) logged: bool,
     pub(crate) extent_id: u64,
     /// Where its data is in the segment.
     pub(crate) data_offset: u64,
@@ -92,7 +111,8 @@ pub(crate) fn read(segment: &[u8], offset: u64) -> Option<Found> {
     let at = usize::try_from(offset).ok()?;
     let rest = segment.get(at..)?;
     let fixed = rest.get(..FIXED_LEN)?;
-    if fixed[..4] != MAGIC {
+    let logged = fixed[..4] == MAGIC_LOGGED;
+    if !logged && fixed[..4] != MAGIC {
         return None;
     }
     let head_len = u32::from_le_bytes(fixed[4..8].try_into().ok()?);
@@ -114,6 +134,7 @@ pub(crate) fn read(segment: &[u8], offset: u64) -> Option<Found> {
     let record = Record::decode(&body[FIXED_LEN..])?;
     let next = offset + record_len(u64::from(head_len), data_len);
     Some(Found {
+        logged,
         extent_id,
         data_offset,
         data_len,
@@ -156,7 +177,8 @@ fn next_record(segment: &[u8], offset: u64, end: u64) -> Option<u64> {
         let here = usize::try_from(*at)
             .ok()
             .and_then(|at| segment.get(at..at + MAGIC.len()));
-        here == Some(&MAGIC) && read(segment, *at).is_some()
+        let begins = here.is_some_and(|magic| *magic == MAGIC || *magic == MAGIC_LOGGED);
+        begins && read(segment, *at).is_some()
     };
     let step = usize::try_from(ALIGNMENT).expect("small");
     (offset..end).step_by(step).find(begins)
@@ -188,7 +210,7 @@ mod tests {
     fn segment(keys: &[&str]) -> Vec<u8> {
         let mut segment = Vec::new();
         for key in keys {
-            let head = Head::encode(9, 5, crc64(b"hello"), &record(key));
+            let head = Head::encode(9, 5, crc64(b"hello"), &record(key), false);
             segment.extend_from_slice(&head.bytes);
             segment.extend_from_slice(b"hello");
             segment.extend_from_slice(padding(head.len(), 5));
@@ -212,6 +234,15 @@ mod tests {
         }
         assert_eq!(offset, segment.len() as u64);
         assert!(read(&segment, offset).is_none());
+    }
+
+    #[test]
+    fn a_head_can_be_made_no_log() {
+        let head = Head::encode(9, 0, crc64(b""), &record("a"), true);
+        assert!(read(&head.bytes, 0).unwrap().logged);
+        let found = read(&head.as_no_log(), 0).unwrap();
+        assert!(!found.logged);
+        assert_eq!((found.extent_id, found.record.key.as_str()), (9, "a"));
     }
 
     #[test]

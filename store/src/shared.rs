@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -76,6 +76,9 @@ impl Shared {
             index,
             stager,
         } = parts;
+        let mut epoch = [0; 8];
+        rng.fill(&mut epoch);
+        let epoch = u64::from_le_bytes(epoch);
         let shared = Self {
             files: OpenFiles::new(layout.clone(), Arc::clone(&disk)),
             ids: Ids::load(connection)?,
@@ -90,7 +93,7 @@ impl Shared {
             accounts: Accounts::default(),
             buckets: Buckets::default(),
             entries: Entries::new(),
-            feed: Feed::default(),
+            feed: Feed::new(epoch),
             sequence: AtomicU64::new(0),
             unsynced: Unsynced::default(),
             dead_files: DeadFiles::default(),
@@ -217,14 +220,18 @@ impl Ids {
         self.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Whether a higher limit is to be written soon.
+    pub(crate) fn is_limit_near(&self) -> bool {
+        self.next.load(Ordering::Relaxed) + IDS_AHEAD / 2 >= self.limit.load(Ordering::Relaxed)
+    }
+
     /// Writes a higher limit if numbers come near it; it is in force once it is
     /// [raised](Self::raise).
     pub(crate) fn persist(&self, connection: &Connection) -> Result<Option<u64>> {
-        let next = self.next.load(Ordering::Relaxed);
-        if next + IDS_AHEAD / 2 < self.limit.load(Ordering::Relaxed) {
+        if !self.is_limit_near() {
             return Ok(None);
         }
-        let limit = next + IDS_AHEAD;
+        let limit = self.next.load(Ordering::Relaxed) + IDS_AHEAD;
         let mut statement = connection
             .prepare_cached("REPLACE INTO meta (name, value) VALUES ('id_limit', ?1)")
             .index("prepare")?;
@@ -327,11 +334,23 @@ impl Stopping {
     }
 }
 
+/// What makes a commit good after a power cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Promise {
+    /// The sync of the index that it waits for.
+    Synced,
+    /// The records of its objects, which are synced: the next start makes it anew out of them.
+    Logged,
+    /// Nothing yet.
+    Deferred,
+}
+
 /// Versions whose bytes are yet to be synced.
 #[derive(Debug, Default)]
 pub(crate) struct Unsynced {
-    /// Whether a commit since the last durable one was deferred.
-    deferred: AtomicBool,
+    /// The weakest [`Promise`] of the commits since the last sync of the index.
+    weakest: AtomicU8,
     waiting: Mutex<Vec<Arc<Entry>>>,
     /// Those whose bytes could not be synced, and that could not be taken back yet. A sync that
     /// failed is never tried again as if it could succeed.
@@ -352,25 +371,36 @@ impl Unsynced {
         self.arrived.notify_one();
     }
 
-    /// Takes note of a commit; one that is durable makes all before it durable.
-    pub(crate) fn note_commit(&self, durable: bool) {
-        if !self.deferred.swap(!durable, Ordering::AcqRel) && !durable {
+    /// Takes note of a commit; one whose index is synced makes all before it durable.
+    pub(crate) fn note_commit(&self, promise: Promise) {
+        let weakest = promise as u8;
+        let before = if promise == Promise::Synced {
+            self.weakest.swap(weakest, Ordering::AcqRel)
+        } else {
+            self.weakest.fetch_max(weakest, Ordering::AcqRel)
+        };
+        if before == Promise::Synced as u8 && promise != Promise::Synced {
             self.wake();
         }
     }
 
-    /// Whether a commit or a version waits to be made durable.
+    /// Whether a commit or a version waits for a sync of the index.
     pub(crate) fn is_pending(&self) -> bool {
-        self.is_deferred() || !lock(&self.waiting).is_empty() || !lock(&self.lost).is_empty()
+        !self.is_index_synced() || !lock(&self.waiting).is_empty() || !lock(&self.lost).is_empty()
+    }
+
+    /// Whether the index is on the disk as it is.
+    pub(crate) fn is_index_synced(&self) -> bool {
+        self.weakest.load(Ordering::Acquire) == Promise::Synced as u8
     }
 
     pub(crate) fn take(&self) -> Vec<Arc<Entry>> {
         std::mem::take(&mut *lock(&self.waiting))
     }
 
-    /// Whether commits since the last durable one were deferred.
+    /// Whether a commit since the last sync of the index was deferred.
     pub(crate) fn is_deferred(&self) -> bool {
-        self.deferred.load(Ordering::Acquire)
+        self.weakest.load(Ordering::Acquire) == Promise::Deferred as u8
     }
 
     pub(crate) fn wake(&self) {
@@ -382,7 +412,7 @@ impl Unsynced {
     /// Waits until there is one, or for `wait`.
     pub(crate) fn wait(&self, wait: Duration, stopping: &Stopping) {
         let waiting = lock(&self.waiting);
-        if waiting.is_empty() && !self.is_deferred() && !stopping.is_set() {
+        if waiting.is_empty() && self.is_index_synced() && !stopping.is_set() {
             drop(
                 self.arrived
                     .wait_timeout(waiting, wait)

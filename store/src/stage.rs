@@ -4,13 +4,16 @@
 //! appends it to a segment. A large one goes to a file of its own, at its final place; nothing
 //! refers to that file until it is published, and it is removed if it never is.
 
+mod drain;
+
 use std::fs::File;
 use std::mem;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::data::Layout;
@@ -18,10 +21,11 @@ use crate::digest::{DigestSet, Digests, Hasher};
 use crate::disk::{Disk, DiskFile};
 use crate::entry::FileId;
 use crate::error::{Error, IoContext, Result};
-use crate::limits::{PUT_SIZE_MAX, STAGE_BYTES_MAX, STAGE_CHUNK_SIZE};
+use crate::limits::{PUT_SIZE_MAX, STAGE_BYTES_MAX, STAGE_CHUNK_SIZE, STAGE_SMALL_MAX};
 use crate::md5_pool::{HASH_INLINE_MAX, Md5Pool};
 use crate::multipart::Claim;
 use crate::shared::lock;
+use crate::stage::drain::{Chunk, Drain, Inbox};
 
 /// A new data file that is removed unless it is published.
 #[derive(Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct FreshFile {
     pub(crate) id: FileId,
     pub(crate) file: Arc<DiskFile>,
     disk: Arc<dyn Disk>,
+    /// The staging file that it was, and is again if it is not published.
+    was: Option<Origin>,
     published: bool,
 }
 
@@ -40,17 +46,40 @@ impl FreshFile {
             id,
             file,
             disk: Arc::clone(disk),
+            was: None,
             published: false,
         })
     }
 
-    /// Takes in a file that was written under another name.
-    pub(crate) fn adopt(id: FileId, file: Arc<DiskFile>, disk: &Arc<dyn Disk>) -> Self {
-        Self {
-            id,
-            file,
-            disk: Arc::clone(disk),
-            published: false,
+    /// Takes a staging file that nobody writes to any more, under the name of a data file.
+    ///
+    /// # Errors
+    /// `Io`; the staging file is then what it was.
+    pub(crate) fn adopt(
+        layout: &Layout,
+        disk: &Arc<dyn Disk>,
+        id: FileId,
+        staging: &StagingFile,
+    ) -> Result<Self> {
+        let path = layout.path(id, false);
+        let was = Origin {
+            path: staging.file.path.clone(),
+            taken: Arc::clone(&staging.taken),
+        };
+        disk.rename(&was.path, &path).io("rename", &was.path)?;
+        was.taken.store(true, Ordering::Release);
+        match disk.open(&path).io("open", &path) {
+            Ok(file) => Ok(Self {
+                id,
+                file,
+                disk: Arc::clone(disk),
+                was: Some(was),
+                published: false,
+            }),
+            Err(err) => {
+                was.restore(disk.as_ref(), &path);
+                Err(err)
+            }
         }
     }
 
@@ -60,11 +89,33 @@ impl FreshFile {
     }
 }
 
+/// What a staging file was before it became a data file.
+#[derive(Debug)]
+struct Origin {
+    path: PathBuf,
+    taken: Arc<AtomicBool>,
+}
+
+impl Origin {
+    /// Makes the file at `path` a staging file again: its bytes are nowhere else.
+    fn restore(&self, disk: &dyn Disk, path: &Path) {
+        match disk.rename(path, &self.path) {
+            Ok(()) => self.taken.store(false, Ordering::Release),
+            Err(err) => {
+                tracing::error!(path = %path.display(), %err, "a file that could not be published can't be tried again");
+            }
+        }
+    }
+}
+
 impl Drop for FreshFile {
     fn drop(&mut self) {
-        if !self.published
-            && let Err(err) = self.disk.remove(&self.file.path)
-        {
+        if self.published {
+            return;
+        }
+        if let Some(was) = &self.was {
+            was.restore(self.disk.as_ref(), &self.file.path);
+        } else if let Err(err) = self.disk.remove(&self.file.path) {
             // The next start finds it: no row refers to it.
             tracing::warn!(path = %self.file.path.display(), %err, "an unpublished file stays for now");
         }
@@ -95,6 +146,8 @@ pub struct Staged {
     /// Its digests.
     pub digests: Digests,
     pub(crate) body: Body,
+    /// Its share of what may be in memory as a whole.
+    pub(crate) memory: Option<OwnedSemaphorePermit>,
 }
 
 /// Makes stages.
@@ -104,6 +157,8 @@ pub(crate) struct Stager {
     pub(crate) disk: Arc<dyn Disk>,
     /// Bounds the bytes that wait in memory, in units of one byte.
     pub(crate) budget: Arc<Semaphore>,
+    /// Bounds the bytes of bodies that are in memory as a whole.
+    pub(crate) whole: Arc<Semaphore>,
     /// Largest body that stays in memory.
     pub(crate) packed_size_max: u64,
     /// Hashes several bodies at once.
@@ -122,8 +177,13 @@ pub struct Stage {
     waiting_len: usize,
     len: u64,
     expected: Option<u64>,
+    /// Longest that the body may become in memory.
+    memory_max: u64,
+    memory: Option<OwnedSemaphorePermit>,
     /// Bytes handed over to hashing and writing.
     written: u64,
+    /// What the drain takes next, while it runs.
+    inbox: Arc<Mutex<Inbox>>,
     running: Option<JoinHandle<(Hasher, Result<()>)>>,
 }
 
@@ -136,6 +196,8 @@ impl Stage {
         place: Option<Body>,
     ) -> Self {
         Self {
+            memory_max: stager.packed_size_max.min(STAGE_SMALL_MAX),
+            memory: None,
             stager,
             id,
             hasher: Some(Hasher::new(digests)),
@@ -145,6 +207,7 @@ impl Stage {
             len: 0,
             expected,
             written: 0,
+            inbox: Arc::default(),
             running: None,
         }
     }
@@ -169,15 +232,35 @@ impl Stage {
         if size > max {
             return Err(Error::TooLarge { size, max });
         }
+        if self.len == 0 && self.body.is_none() {
+            self.keep_whole();
+        }
         self.len = size;
         self.waiting_len += bytes.len();
         self.waiting.push(bytes);
         let stays_small =
-            self.expected.unwrap_or(self.len) <= self.stager.packed_size_max && self.body.is_none();
+            self.expected.unwrap_or(self.len) <= self.memory_max && self.body.is_none();
         if self.waiting_len >= STAGE_CHUNK_SIZE && !stays_small {
             self.drain().await
         } else {
             Ok(())
+        }
+    }
+
+    /// Has the body stay in memory as a whole, if it is to be packed and there is room.
+    ///
+    /// Not waited for: a body that stalls must not hold up the others.
+    fn keep_whole(&mut self) {
+        let to_be_packed = self.memory_max + 1..=self.stager.packed_size_max;
+        let Some(len) = self.expected.filter(|len| to_be_packed.contains(len)) else {
+            return;
+        };
+        let wanted = u32::try_from(len).expect("PACKED_SIZE_MAX fits");
+        self.memory = Arc::clone(&self.stager.whole)
+            .try_acquire_many_owned(wanted)
+            .ok();
+        if self.memory.is_some() {
+            self.memory_max = len;
         }
     }
 
@@ -193,34 +276,58 @@ impl Stage {
 
     /// Hands what waits to a blocking thread, which hashes and writes it while more arrives.
     async fn drain(&mut self) -> Result<()> {
-        self.settle().await?;
         let wanted = self.waiting_len.min(STAGE_BYTES_MAX);
         let wanted = u32::try_from(wanted).expect("STAGE_BYTES_MAX fits");
+        if self.join_drain(wanted) {
+            return Ok(());
+        }
+        self.settle().await?;
         let budget = Arc::clone(&self.stager.budget);
         let permit = budget.acquire_many_owned(wanted).await;
         let permit = permit.map_err(|_| Error::Closed)?;
         let (file, base) = self.file().await?;
-        let bytes = mem::take(&mut self.waiting);
-        let mut hasher = self.hasher.take().expect("settled");
         let claim = match &self.body {
             Some(Body::Place { claim, .. }) => Some(Arc::clone(claim)),
             _ => None,
         };
-        let offset = base + self.written;
-        self.written += self.waiting_len as u64;
-        self.waiting_len = 0;
-        let (disk, md5) = (Arc::clone(&self.stager.disk), self.stager.md5.clone());
-        self.running = Some(spawn_blocking(move || {
-            let slices: Vec<&[u8]> = bytes.iter().map(AsRef::as_ref).collect();
-            let done = hasher.update_blocking(&md5, &bytes, || {
-                disk.write_at(&file, &slices, offset)
-                    .io("write", &file.path)
-            });
-            // Not kept until more arrives: a body that stalls must not hold up the others.
-            drop((permit, claim));
-            (hasher, done)
-        }));
+        let drain = Drain {
+            file,
+            offset: base + self.written,
+            claim,
+            disk: Arc::clone(&self.stager.disk),
+            md5: self.stager.md5.clone(),
+            inbox: Arc::clone(&self.inbox),
+        };
+        let chunk = self.take_waiting(permit);
+        let hasher = self.hasher.take().expect("settled");
+        drain.open();
+        self.running = Some(spawn_blocking(move || drain.run_blocking(hasher, chunk)));
         Ok(())
+    }
+
+    /// Adds what waits to what the running drain takes next; false if there is none, or no room.
+    fn join_drain(&mut self, wanted: u32) -> bool {
+        let inbox = Arc::clone(&self.inbox);
+        let mut inbox = lock(&inbox);
+        if !inbox.has_room(self.waiting_len) {
+            return false;
+        }
+        let permit = Arc::clone(&self.stager.budget).try_acquire_many_owned(wanted);
+        let Ok(permit) = permit else {
+            return false;
+        };
+        inbox.put(self.take_waiting(permit));
+        true
+    }
+
+    fn take_waiting(&mut self, permit: OwnedSemaphorePermit) -> Chunk {
+        let len = mem::take(&mut self.waiting_len);
+        self.written += len as u64;
+        Chunk {
+            pieces: mem::take(&mut self.waiting),
+            len,
+            permit,
+        }
     }
 
     /// The file the bytes go to, and where in it they begin.
@@ -251,7 +358,7 @@ impl Stage {
                 "the body is shorter than its announced length",
             ));
         }
-        let in_memory = self.body.is_none() && self.len <= self.stager.packed_size_max;
+        let in_memory = self.body.is_none() && self.len <= self.memory_max;
         if !in_memory && self.waiting_len > 0 {
             self.drain().await?;
         }
@@ -276,6 +383,7 @@ impl Stage {
                 len: self.len,
                 digests,
                 body: Body::Memory(bytes),
+                memory: self.memory.take(),
             });
         }
         let body = self.body.take().unwrap_or(Body::Memory(Vec::new()));
@@ -283,6 +391,7 @@ impl Stage {
             len: self.len,
             digests: hasher.finish(),
             body,
+            memory: None,
         })
     }
 }
@@ -325,7 +434,7 @@ impl Recycler {
             id,
             file,
             recycler: Arc::clone(self),
-            taken: AtomicBool::new(false),
+            taken: Arc::default(),
         })
     }
 
@@ -364,18 +473,13 @@ pub struct StagingFile {
     pub(crate) file: Arc<DiskFile>,
     recycler: Arc<Recycler>,
     /// Set when the file itself was published and is no staging file any more.
-    taken: AtomicBool,
+    taken: Arc<AtomicBool>,
 }
 
 impl StagingFile {
     /// The file, open for reading and writing.
     pub fn file(&self) -> &File {
         &self.file.file
-    }
-
-    /// From here the file is a data file.
-    pub(crate) fn take(&self) {
-        self.taken.store(true, Ordering::Release);
     }
 }
 

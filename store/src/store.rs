@@ -18,7 +18,7 @@ use crate::disk::{Disk, RealDisk, Rng, SystemRng};
 use crate::entry::{AccessKey, Account, Secret};
 use crate::error::{Error, IoContext, Result};
 use crate::index::{self, Index};
-use crate::limits::{PACKED_SIZE_MAX, SEGMENT_SIZE_MAX, STAGE_BYTES_MAX};
+use crate::limits::{PACKED_SIZE_MAX, SEGMENT_SIZE_MAX, STAGE_BYTES_MAX, STAGE_WHOLE_BYTES_MAX};
 use crate::md5_pool::Md5Pool;
 use crate::multipart::OpenUploads;
 use crate::name::AccountId;
@@ -129,12 +129,12 @@ impl Store {
         if syncs {
             disk.sync_dir(&data).io("sync", &data)?;
         }
-        let budget = Arc::new(Semaphore::new(STAGE_BYTES_MAX));
         let (md5, hasher) = Md5Pool::start().io("start a thread for", &data)?;
         let stager = Stager {
             layout: layout.clone(),
             disk: Arc::clone(&disk),
-            budget,
+            budget: Arc::new(Semaphore::new(STAGE_BYTES_MAX)),
+            whole: Arc::new(Semaphore::new(STAGE_WHOLE_BYTES_MAX)),
             packed_size_max,
             md5,
         };
@@ -155,8 +155,7 @@ impl Store {
         let (committer, committing) =
             Committer::start(Arc::clone(&shared), connection, appender, lock_file)
                 .io("start a thread for", &data)?;
-        recover::settle_unsynced(&shared, &committer)?;
-        let root = root_account(&shared, &committer)?;
+        let (root, committing) = settle(&shared, &committer, committing)?;
         let stopping = Arc::new(Stopping::default());
         let flusher =
             flush::start(&shared, &committer, &stopping).io("start a thread for", &data)?;
@@ -336,6 +335,27 @@ pub(crate) fn take_lock(layout: &Layout) -> Result<DirectoryLock> {
         Err(Error::Locked {
             path: layout.root().to_owned(),
         })
+    }
+}
+
+/// Settles what the last run has left, and finds the root account.
+///
+/// If that fails the committer has ended: it holds the lock of the data directory.
+fn settle(
+    shared: &Arc<Shared>,
+    committer: &Committer,
+    committing: JoinHandle<()>,
+) -> Result<(AccountId, JoinHandle<()>)> {
+    let settled = recover::settle_unsynced(shared, committer);
+    match settled.and_then(|()| root_account(shared, committer)) {
+        Ok(root) => Ok((root, committing)),
+        Err(err) => {
+            committer.close();
+            if committing.join().is_err() {
+                tracing::error!("the committer panicked");
+            }
+            Err(err)
+        }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::index::{bucket, extent, object, unsynced};
 use crate::name::{AccountId, ObjectKey};
 use crate::record::Record;
 use crate::rule::posix::{self, S_IFDIR};
-use crate::shared::{Shared, no_space};
+use crate::shared::{Promise, Shared, no_space};
 use crate::stage::FreshFile;
 use crate::time::Timestamp;
 
@@ -71,6 +71,36 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
+    /// Bytes that a record of it takes in a segment at most, without the object's.
+    pub(crate) fn record_len_max(&self) -> u64 {
+        /// Numbers, names of bucket and owner, lengths, checksums.
+        const FIXED: usize = 512;
+        let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let headers = &self.attributes.headers;
+        let headers = [
+            &headers.content_type,
+            &headers.cache_control,
+            &headers.content_disposition,
+            &headers.content_encoding,
+            &headers.content_language,
+            &headers.expires,
+            &self.attributes.storage_class,
+        ];
+        let metadata = &self.attributes.user_metadata;
+        let metadata = metadata
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 8);
+        let tags = &self.attributes.tags;
+        let tags = tags
+            .iter()
+            .map(|(name, value)| name.len() + value.len() + 8);
+        let len = FIXED
+            + self.key.as_str().len()
+            + headers.into_iter().map(text).sum::<usize>()
+            + metadata.chain(tags).sum::<usize>();
+        len as u64
+    }
+
     pub(crate) fn into_entry(self, modified_at: Timestamp) -> Entry {
         Entry {
             id: self.id,
@@ -99,8 +129,8 @@ pub(crate) struct Writer<'t> {
     pub(crate) shared: &'t Shared,
     pub(crate) connection: &'t Connection,
     appender: &'t mut Appender,
-    /// Whether what is appended is synced before this transaction is committed.
-    durable: bool,
+    /// What makes this transaction good.
+    promise: Promise,
     full: bool,
     pub(crate) effects: Effects,
 }
@@ -110,14 +140,14 @@ impl<'t> Writer<'t> {
         shared: &'t Shared,
         connection: &'t Connection,
         appender: &'t mut Appender,
-        durable: bool,
+        promise: Promise,
         full: bool,
     ) -> Self {
         Self {
             shared,
             connection,
             appender,
-            durable,
+            promise,
             full,
             effects: Effects::default(),
         }
@@ -125,6 +155,11 @@ impl<'t> Writer<'t> {
 
     pub(crate) fn into_effects(self) -> Effects {
         self.effects
+    }
+
+    /// Whether what is appended is synced before this transaction is committed.
+    fn is_synced(&self) -> bool {
+        self.promise != Promise::Deferred
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -197,7 +232,7 @@ impl<'t> Writer<'t> {
                 let record = Record::of(entry, bucket);
                 let extent = self.append(&record, &data, crc64)?;
                 entry.extents = vec![extent];
-                Ok(self.durable || !self.shared.syncs)
+                Ok(self.is_synced() || !self.shared.syncs)
             }
             Source::Append { .. } => Ok(true),
             Source::File {
@@ -219,7 +254,7 @@ impl<'t> Writer<'t> {
                 entry.extents = vec![extent];
                 // Its name is only as durable as this commit; the flusher syncs the directory
                 // otherwise.
-                let synced = synced && self.durable;
+                let synced = synced && self.is_synced();
                 if synced {
                     self.effects.dirs.push(dir);
                 }
@@ -246,9 +281,11 @@ impl<'t> Writer<'t> {
     pub(crate) fn append(&mut self, record: &Record, data: &[Bytes], crc64: u64) -> Result<Extent> {
         let ids = &self.shared.ids;
         let pieces: Vec<&[u8]> = data.iter().map(AsRef::as_ref).collect();
-        let (extent, size) = self
-            .appender
-            .append(ids.next(), record, &pieces, crc64, || Ok(ids.next()))?;
+        let logged = self.promise == Promise::Logged;
+        let next_id = || ids.next();
+        let (extent, size) =
+            self.appender
+                .append(ids.next(), record, &pieces, crc64, logged, next_id)?;
         self.add_extent(&extent, size)?;
         Ok(extent)
     }
@@ -257,9 +294,10 @@ impl<'t> Writer<'t> {
     pub(crate) fn relocate(&mut self, extent: &Extent, record: &Record, data: &[u8]) -> Result<()> {
         let ids = &self.shared.ids;
         let crc64 = crc64(data);
-        let (new, size) = self
-            .appender
-            .append(extent.id, record, &[data], crc64, || Ok(ids.next()))?;
+        let next_id = || ids.next();
+        let (new, size) =
+            self.appender
+                .append(extent.id, record, &[data], crc64, false, next_id)?;
         extent::relocate(self.connection, &new)?;
         let live = i64::try_from(extent.len).unwrap_or(i64::MAX);
         self.effects.files.push((

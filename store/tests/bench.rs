@@ -9,8 +9,8 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use forebay_store::api::{
-    Complete, CompletedPart, Copy, Delete, Deleted, DirectoryItem, Durability, Face, Files, List,
-    ListItem, NewBucket, NewUpload, Node, Objects, Publish, PublishFile, PublishPart,
+    Complete, CompletedPart, Copy, CopyPart, Delete, Deleted, DirectoryItem, Durability, Face,
+    Files, List, ListItem, NewBucket, NewUpload, Node, Objects, Publish, PublishFile, PublishPart,
 };
 use forebay_store::digest::DigestSet;
 use forebay_store::disk::Disk;
@@ -267,6 +267,30 @@ impl Bench {
     ) -> Result<CompletedPart> {
         let staged = self.stage_part(upload, number, bytes)?;
         self.publish_part(upload, number, staged)
+    }
+
+    /// Keeps a range of an object as a part, and names it as a completion does.
+    pub(crate) fn copy_part(
+        &self,
+        upload: &Arc<Upload>,
+        number: u16,
+        source: &Arc<Entry>,
+        (offset, len): (u64, u64),
+    ) -> Result<CompletedPart> {
+        let part = self.run(self.store.copy_part(CopyPart {
+            upload: Arc::clone(upload),
+            number,
+            source: Arc::clone(source),
+            offset,
+            len,
+            checksum: None,
+        }))?;
+        assert_eq!(part.size, len);
+        Ok(CompletedPart {
+            number: u32::from(number),
+            etag: Some(part.etag),
+            checksum: None,
+        })
     }
 
     pub(crate) fn complete(

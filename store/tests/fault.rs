@@ -168,16 +168,37 @@ fn a_failed_sync_of_a_part_is_known_to_the_parts_beside_it() {
     let first = bench.stage_part(&upload, 1, &bodies[0]).unwrap();
     let second = bench.stage_part(&upload, 2, &bodies[1]).unwrap();
     fail_next_sync(&disk);
-    bench.publish_part(&upload, 1, first).unwrap_err();
-    // Either it is refused, or it is safe.
-    let kept = bench.publish_part(&upload, 2, second);
-    let again = bench.put_part(&upload, 2, &bodies[1]).ok();
-    let Some(part) = again.or(kept.ok()) else {
-        return;
-    };
-    bench.complete(&upload, vec![part]).unwrap();
+    let refused = bench.publish_part(&upload, 1, first).unwrap_err();
+    assert!(matches!(refused, Error::Io { .. }), "{refused:?}");
+    let damaged = |err: Error| assert!(matches!(err, Error::UploadDamaged(_)), "{err:?}");
+    damaged(bench.publish_part(&upload, 2, second).unwrap_err());
+    damaged(bench.put_part(&upload, 2, &bodies[1]).unwrap_err());
+    // Nor one that is in no file of the upload's.
+    damaged(bench.put_part(&upload, 3, b"small").unwrap_err());
+
+    bench.run(bench.store.abort_upload(upload)).unwrap();
+    bench.store.writable().unwrap();
+    bench.upload("m", &bodies[1]).unwrap();
     let after = Bench::on(&disk.after_power_cut(0)).unwrap();
     assert!(after.get("m").unwrap().as_ref() == Some(&bodies[1]));
+}
+
+/// A part that was acknowledged before is safe, but the whole is not to be trusted any more.
+#[test]
+fn an_upload_with_a_failed_sync_is_not_completed() {
+    let disk = workload::fresh_store();
+    let bench = Bench::on(&disk).unwrap();
+    let upload = bench.create_upload("m").unwrap();
+    let body = Random::new(1).bytes(3 * PACKED);
+    let part = bench.put_part(&upload, 1, &body).unwrap();
+    let second = bench.stage_part(&upload, 2, &body).unwrap();
+    fail_next_sync(&disk);
+    bench.publish_part(&upload, 2, second).unwrap_err();
+    let refused = bench.complete(&upload, vec![part]).unwrap_err();
+    assert!(matches!(refused, Error::UploadDamaged(_)), "{refused:?}");
+    assert_eq!(bench.get("m").unwrap(), None);
+    bench.run(bench.store.abort_upload(upload)).unwrap();
+    bench.close().unwrap();
 }
 
 /// After a failed sync the page cache has what the disk has not. A store that is opened again on

@@ -117,7 +117,7 @@ impl Run {
     }
 
     fn step(&mut self) {
-        match self.random.below(24) {
+        match self.random.below(26) {
             0..4 => self.put(),
             4 => self.put_if(),
             5 => self.range(),
@@ -132,6 +132,7 @@ impl Run {
             18 => self.remove_file(),
             19..22 => self.rename(),
             22 => self.set_mode(),
+            23 | 24 => self.copy_part(),
             _ => self.restart(),
         }
     }
@@ -253,6 +254,31 @@ impl Run {
         println!("part {number} of upload {index}, {} bytes", body.len());
         let upload = self.find_upload(index);
         let part = self.bench().put_part(&upload, number, &body);
+        assert_eq!(part.expect("a part").etag, Some(reference::etag(&body)));
+        self.uploads[index].parts.insert(number, body);
+    }
+
+    fn copy_part(&mut self) {
+        let key = self.key();
+        let source = self.bench().head(key).expect("a head");
+        let (Some(source), false) = (source, self.uploads.is_empty()) else {
+            return;
+        };
+        let index = self.random.below(self.uploads.len());
+        let number = u16::try_from(1 + self.random.below(3)).expect("small");
+        let bytes = &self.model.objects[key].bytes;
+        let all = self.random.once_in(2);
+        let (from, len) = if all {
+            (0, bytes.len())
+        } else {
+            let from = self.random.below(bytes.len() + 1);
+            (from, self.random.below(bytes.len() - from + 1))
+        };
+        println!("part {number} of upload {index}: {len} bytes from {from} of {key:?}");
+        let body = bytes[from..from + len].to_vec();
+        let upload = self.find_upload(index);
+        let range = (from as u64, len as u64);
+        let part = self.bench().copy_part(&upload, number, &source, range);
         assert_eq!(part.expect("a part").etag, Some(reference::etag(&body)));
         self.uploads[index].parts.insert(number, body);
     }
@@ -410,7 +436,7 @@ impl Run {
             }
             _ => {
                 println!("kill");
-                self.disk = self.disk.after_power_cut(1);
+                self.disk = self.disk.after_kill();
             }
         }
         // A store whose power was cut can't close cleanly; it only has to end.

@@ -13,7 +13,13 @@ mod crash;
 #[cfg(test)]
 mod fault;
 #[cfg(test)]
+mod feed;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod part_copy;
+#[cfg(test)]
+mod replay;
 #[cfg(test)]
 mod sim;
 #[cfg(test)]

@@ -204,6 +204,20 @@ impl Driver<'_> {
         })
     }
 
+    /// Makes an object of which a part is all of another.
+    fn upload_copy(&mut self, from: &'static str, to: &'static str) -> std::result::Result<(), ()> {
+        let body = self.journal.latest(from);
+        if body.is_none() {
+            return Ok(());
+        }
+        self.change(Durability::Durable, &[(to, body)], |bench| {
+            let source = bench.head(from)?.expect("it was just seen");
+            let upload = bench.create_upload(to)?;
+            let part = bench.copy_part(&upload, 1, &source, (0, source.size))?;
+            bench.complete(&upload, vec![part]).map(drop)
+        })
+    }
+
     fn delete(&mut self, key: &'static str) -> std::result::Result<(), ()> {
         self.change(Durability::Durable, &[(key, None)], |bench| {
             bench.delete(key).map(drop)
@@ -332,6 +346,8 @@ impl Driver<'_> {
         self.write_file("g", PACKED + 1, Durability::Deferred)?;
         // The bytes of what is copied are not synced yet; the copy is durable.
         self.copy("g", "gc")?;
+        self.write_file("g", PACKED + 2, Durability::Deferred)?;
+        self.upload_copy("g", "gm")?;
         // As an editor saves a file: the old bytes are safe until the new ones are.
         self.put("t", 800)?;
         self.write_file("tmp", 2 * PACKED, Durability::Deferred)?;

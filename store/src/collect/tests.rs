@@ -167,7 +167,7 @@ fn a_dead_file_goes_only_after_a_durable_commit() {
     );
 
     let fixture = Fixture::new();
-    fixture.put("k", vec![1; 300_000], Durability::Durable);
+    fixture.put("k", vec![1; 3_000_000], Durability::Durable);
     let entry = fixture.head("k");
     let path = fixture
         .store

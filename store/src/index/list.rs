@@ -16,6 +16,9 @@ use crate::time::Timestamp;
 /// Greater than every key: no UTF-8 text holds this byte.
 pub(crate) const LAST: &[u8] = &[u8::MAX];
 
+const SQL: &str = "SELECT key, size, etag, etag_parts, modified_at, owner, storage_class, checksum_kind FROM current
+     WHERE bucket = ?1 AND key >= ?2 AND key < ?3 ORDER BY key LIMIT ?4";
+
 /// The common prefix that `key` falls under, if it has the delimiter after the prefix.
 pub(crate) fn common_prefix<'k>(
     key: &'k str,
@@ -79,12 +82,7 @@ pub(crate) fn page(connection: &Connection, accounts: &Accounts, list: &List) ->
         .as_deref()
         .filter(|delimiter| !delimiter.is_empty());
     let mut start = start_of(&list.prefix, delimiter, list.after.as_ref());
-    let mut statement = connection
-        .prepare_cached(
-            "SELECT key, size, etag, etag_parts, modified_at, owner, storage_class, checksum_kind FROM current
-             WHERE bucket = ?1 AND key >= ?2 AND key < ?3 ORDER BY key LIMIT ?4",
-        )
-        .index("prepare")?;
+    let mut statement = connection.prepare_cached(SQL).index("prepare")?;
     let mut page = ListPage::default();
     // One more than wanted says whether another page follows.
     'seek: while page.items.len() <= list.limit {
@@ -117,7 +115,38 @@ pub(crate) fn page(connection: &Connection, accounts: &Accounts, list: &List) ->
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::StatementStatus;
+
     use super::*;
+    use crate::entry::BucketId;
+    use crate::index::Index;
+
+    /// A statement with `LIMIT ?` was planned again for each common prefix, which took ten times as
+    /// long as the seek itself.
+    #[test]
+    fn a_seek_does_not_plan_its_statement_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (index, _writer) = Index::open(&dir.path().join("index.sqlite"), None).unwrap();
+        let planned_again = index.read(|connection| {
+            for limit in [1, 2, 3] {
+                let list = List {
+                    bucket: BucketId(1),
+                    prefix: String::new(),
+                    delimiter: None,
+                    after: None,
+                    limit,
+                };
+                page(connection, &Accounts::default(), &list)?;
+            }
+            let statement = connection.prepare_cached(SQL).index("prepare")?;
+            assert!(
+                statement.get_status(StatementStatus::Run) > 0,
+                "the statement that ran"
+            );
+            Ok(statement.get_status(StatementStatus::RePrepare))
+        });
+        assert_eq!(planned_again.unwrap(), 0);
+    }
 
     #[test]
     fn a_listing_goes_on_where_it_should() {

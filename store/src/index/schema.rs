@@ -160,7 +160,10 @@ CREATE TABLE fallbacks (
 ) STRICT, WITHOUT ROWID;
 ";
 
-const MIGRATIONS: [&str; 1] = [FIRST];
+/// Parts whose bytes lie in the files of another object.
+const SHARED_PARTS: &str = "ALTER TABLE parts ADD COLUMN shared INTEGER NOT NULL DEFAULT 0;";
+
+const MIGRATIONS: [&str; 2] = [FIRST, SHARED_PARTS];
 
 /// Brings the tables to the form that this release knows.
 ///

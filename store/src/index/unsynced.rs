@@ -1,6 +1,6 @@
 //! Versions whose bytes were not synced before their row was committed, and what they replaced.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{object, signed, unsigned};
 use crate::accounts::Accounts;
@@ -35,6 +35,31 @@ pub(crate) fn all(connection: &Connection) -> Result<Vec<u64>> {
     ids.map(|id| id.map(unsigned))
         .collect::<rusqlite::Result<_>>()
         .index("list the marks")
+}
+
+/// The start of the machine that the marks were made in.
+pub(crate) fn boot_id(connection: &Connection) -> Result<Option<u64>> {
+    let mut statement = connection
+        .prepare_cached("SELECT value FROM meta WHERE name = 'boot_id'")
+        .index("prepare")?;
+    let found = statement.query_row([], |row| row.get(0)).optional();
+    Ok(found
+        .index("read the number of the machine's start")?
+        .map(unsigned))
+}
+
+/// Records the start of the machine that marks are made in from now on. There must be none of
+/// another.
+pub(crate) fn set_boot_id(connection: &Connection, id: Option<u64>) -> Result<()> {
+    let done = match id {
+        Some(id) => connection.execute(
+            "REPLACE INTO meta (name, value) VALUES ('boot_id', ?1)",
+            [signed(id)],
+        ),
+        None => connection.execute("DELETE FROM meta WHERE name = 'boot_id'", []),
+    };
+    done.index("record the number of the machine's start")
+        .map(drop)
 }
 
 /// Takes a version's mark off.

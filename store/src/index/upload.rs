@@ -132,11 +132,21 @@ pub(crate) fn remove(connection: &Connection, id: UploadId) -> Result<Option<Fil
         .map(|file| FileId(unsigned(file))))
 }
 
+/// Whose the files are that a part's bytes lie in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The upload's own.
+    Uploaded,
+    /// Those of the object that the part is a range of.
+    Shared,
+}
+
 /// A part and the numbers of its extents.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredPart {
     pub(crate) part: Part,
     pub(crate) extent_ids: Vec<u8>,
+    pub(crate) origin: Origin,
 }
 
 fn decode_part(row: &Row<'_>) -> rusqlite::Result<StoredPart> {
@@ -157,6 +167,11 @@ fn decode_part(row: &Row<'_>) -> rusqlite::Result<StoredPart> {
             modified_at: Timestamp(row.get(4)?),
         },
         extent_ids: row.get(5)?,
+        origin: if row.get(6)? {
+            Origin::Shared
+        } else {
+            Origin::Uploaded
+        },
     })
 }
 
@@ -169,7 +184,7 @@ pub(crate) fn parts(
 ) -> Result<Vec<StoredPart>> {
     let mut statement = connection
         .prepare_cached(
-            "SELECT number, size, etag, checksum, modified_at, extents FROM parts
+            "SELECT number, size, etag, checksum, modified_at, extents, shared FROM parts
              WHERE upload = ?1 AND number > ?2 ORDER BY number LIMIT ?3",
         )
         .index("prepare")?;
@@ -197,11 +212,12 @@ pub(crate) fn put_part(
     id: UploadId,
     part: &Part,
     extents: &[Extent],
+    origin: Origin,
 ) -> Result<()> {
     let mut statement = connection
         .prepare_cached(
-            "REPLACE INTO parts (upload, number, size, etag, checksum, modified_at, extents)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "REPLACE INTO parts (upload, number, size, etag, checksum, modified_at, extents, shared)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )
         .index("prepare")?;
     let checksum = part.checksum.as_ref().map(|(algorithm, value)| {
@@ -220,7 +236,8 @@ pub(crate) fn put_part(
         part.etag.digest,
         checksum,
         part.modified_at.0,
-        ids
+        ids,
+        origin == Origin::Shared
     ];
     statement.execute(row).index("keep a part")?;
     Ok(())

@@ -5,6 +5,7 @@ use md5::{Digest as _, Md5};
 use proptest::prelude::*;
 
 use super::*;
+use crate::md5_lanes::LANES_MAX;
 
 /// Bytes that differ from stream to stream, cut into pieces of these lengths.
 fn pieces(seed: usize, lens: &[usize]) -> Vec<Bytes> {
@@ -49,7 +50,7 @@ fn digests_of(pool: &Md5Pool, bodies: &[Vec<Bytes>], chunk: usize) -> Vec<[u8; 1
 /// whatever the machine is doing.
 fn digests_of_queued(bodies: &[Vec<Bytes>]) -> Vec<[u8; 16]> {
     let lanes = Lanes::detect().expect("asked for before");
-    let (queue, messages) = sync_channel(bodies.len());
+    let queue = Queue::default();
     let queued = |body: &Vec<Bytes>| {
         let (sender, reply) = oneshot::channel();
         let job = Job {
@@ -57,12 +58,12 @@ fn digests_of_queued(bodies: &[Vec<Bytes>]) -> Vec<[u8; 16]> {
             pieces: body.clone(),
             reply: sender,
         };
-        queue.try_send(Message::Hash(job)).expect("there is room");
+        assert!(queue.push(job), "there is room");
         reply
     };
     let replies: Vec<_> = bodies.iter().map(queued).collect();
-    drop(queue);
-    run(lanes, &messages);
+    queue.close();
+    run(lanes, &queue);
     let done = |mut reply: oneshot::Receiver<Md5Stream>| reply.try_recv().map(Md5Stream::finish);
     replies
         .into_iter()
@@ -100,7 +101,7 @@ proptest! {
 fn bodies_that_arrive_together_get_the_right_digests() {
     let (pool, thread) = Md5Pool::start().unwrap();
     // More than lanes and queue hold, so that some hash for themselves.
-    let bodies: Vec<_> = (0..MD5_QUEUE_MAX + LANES + 8)
+    let bodies: Vec<_> = (0..MD5_QUEUE_MAX + LANES_MAX + 8)
         .map(|i| pieces(i, &[70_000 + i, 1, 100_000, 63 * i, 130_000]))
         .collect();
     let expected: Vec<_> = bodies.iter().map(|body| expected(body)).collect();
@@ -139,6 +140,101 @@ fn a_job_that_is_not_answered_is_hashed_again() {
         pieces: body.clone(),
     };
     assert_eq!(hashing.wait_blocking().finish(), expected(&body));
+}
+
+/// A thread that does not sleep: its test says what comes meanwhile.
+struct Bench {
+    lanes: Lanes,
+    company: Company,
+    state: State,
+    taken: Vec<Lane>,
+}
+
+impl Bench {
+    /// `None` where there are no lanes.
+    fn new() -> Option<Self> {
+        Some(Self {
+            lanes: Lanes::detect()?,
+            company: Company::new(),
+            state: State::default(),
+            taken: Vec::new(),
+        })
+    }
+
+    /// Jobs come, of two runs each; how many more are waited for then.
+    fn come(&mut self, count: usize) -> Option<usize> {
+        for _ in 0..count {
+            self.state.jobs.push_back(Job {
+                stream: Md5Stream::new(),
+                pieces: pieces(count, &[2 * RUN_MAX * 64]),
+                reply: oneshot::channel().0,
+            });
+        }
+        self.company
+            .take(self.lanes, &mut self.state, &mut self.taken);
+        self.company.wanted(&self.state, &self.taken)
+    }
+
+    /// Hashes a run of each.
+    fn run(&mut self) {
+        hash(self.lanes, &mut self.taken);
+        self.company.begin(&self.taken);
+    }
+
+    fn run_to_the_end(&mut self) {
+        while !self.taken.is_empty() {
+            self.run();
+        }
+    }
+}
+
+#[test]
+fn a_stream_alone_never_waits() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    for _ in 0..5 {
+        assert_eq!(bench.come(1), None);
+        bench.run_to_the_end();
+    }
+}
+
+#[test]
+fn as_many_are_waited_for_as_there_were() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    assert_eq!(bench.come(1), None, "nothing is known yet");
+    bench.run();
+    assert_eq!(bench.come(2), None, "they join what has begun");
+    bench.run_to_the_end();
+    assert_eq!(bench.come(1), Some(2));
+    assert_eq!(bench.come(1), Some(1));
+    assert_eq!(bench.come(1), None);
+    bench.run_to_the_end();
+    bench.come(1);
+    bench.state.closed = true;
+    assert_eq!(bench.come(0), None, "nobody waits at the end");
+}
+
+#[test]
+fn a_stream_that_is_left_alone_soon_waits_no_more() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    assert_eq!(bench.come(4), None);
+    bench.run_to_the_end();
+    for missing in [3, 2, 1] {
+        assert_eq!(bench.come(1), Some(missing));
+        bench.company.waited_in_vain(&bench.taken);
+        assert_eq!(bench.come(0), None, "it waits once");
+        bench.run_to_the_end();
+    }
+    assert_eq!(bench.come(1), None);
+    bench.run_to_the_end();
+    assert_eq!(bench.come(2), None);
+    bench.run_to_the_end();
+    assert_eq!(bench.come(1), Some(1), "there is company again");
 }
 
 /// `cargo test --release -p forebay-store --lib -- --ignored --nocapture md5_speed`

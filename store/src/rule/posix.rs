@@ -1,5 +1,8 @@
 //! POSIX attributes in S3 user metadata, as other tools write them.
 //!
+//! What the mount says is written as `mode`, `uid`, `gid`, `rdev` and `mtime`, and once more in
+//! `s3cmd-attrs`, as s3cmd looks at nothing else.
+//!
 //! | key | written by | form |
 //! |---|---|---|
 //! | `mode` | s3fs, GeeseFS | decimal `st_mode` |
@@ -7,7 +10,10 @@
 //! | `file-permissions`, `file-owner`, `file-group`, `file-mtime` | FSx, DataSync | octal, decimal, ns |
 //! | `uid`, `gid`, `rdev` | s3fs, GeeseFS, rclone | decimal |
 //! | `mtime` | s3fs, GeeseFS, rclone | seconds, with a fraction or not |
-//! | `s3cmd-attrs` | s3cmd | `key:value/key:value` |
+//! | `s3cmd-attrs` | s3cmd | `key:value/key:value`, times in whole seconds |
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::entry::FileAttributes;
 use crate::time::Timestamp;
@@ -21,6 +27,18 @@ pub const S_IFREG: u32 = 0o100_000;
 /// A symbolic link.
 pub const S_IFLNK: u32 = 0o120_000;
 
+/// The user metadata that s3cmd keeps attributes in.
+const S3CMD: &str = "s3cmd-attrs";
+
+/// Whether the bytes that user metadata speaks of are those it came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bytes {
+    /// They are.
+    Same,
+    /// They were written anew, so that no digest of the old ones may stay.
+    New,
+}
+
 /// What user metadata says of a file; `directory` is whether the key ends in `/`.
 pub fn from_metadata(metadata: &[(String, Vec<u8>)], directory: bool) -> FileAttributes {
     let mut file = FileAttributes::default();
@@ -28,7 +46,7 @@ pub fn from_metadata(metadata: &[(String, Vec<u8>)], directory: bool) -> FileAtt
         let found = metadata.iter().find(|(key, _)| key == name)?;
         std::str::from_utf8(&found.1).ok()
     };
-    if let Some(attrs) = text("s3cmd-attrs") {
+    if let Some(attrs) = text(S3CMD) {
         read_s3cmd(attrs, &mut file);
     }
     let octal = |name: &str| u32::from_str_radix(text(name)?, 8).ok();
@@ -66,6 +84,57 @@ pub fn to_metadata(file: &FileAttributes, metadata: &mut Vec<(String, Vec<u8>)>)
         file.mtime
             .map(|at| format!("{}.{:09}", at.seconds(), at.subsec_nanos())),
     );
+}
+
+/// Says in `s3cmd-attrs` what `file`, which is no directory, has now.
+///
+/// Directories are left out, as s3cmd would make one read-only before it fetches what is in it.
+/// The owner is told only where s3cmd itself had told one: a user who may not give files away would
+/// have every download of one reported as failed.
+pub fn to_s3cmd(file: &FileAttributes, bytes: Bytes, metadata: &mut Vec<(String, Vec<u8>)>) {
+    let at = metadata.iter().position(|(key, _)| key == S3CMD);
+    // A symbolic link's mode, say, would be given to a file that has its target in it.
+    if at.is_none() && file.mode.is_some_and(|mode| mode & S_IFMT != S_IFREG) {
+        return;
+    }
+    let old = at.map(|at| String::from_utf8_lossy(&metadata[at].1).into_owned());
+    let mut pairs: BTreeMap<&str, Cow<'_, str>> = old
+        .iter()
+        .flat_map(|old| s3cmd_pairs(old))
+        .map(|(key, value)| (key, value.into()))
+        .collect();
+    pairs.remove("ctime");
+    if bytes == Bytes::New {
+        pairs.remove("md5");
+        pairs.remove("atime");
+    }
+    for (number, name, now) in [("uid", "uname", file.uid), ("gid", "gname", file.gid)] {
+        let Some(now) = now.map(|id| id.to_string()) else {
+            continue;
+        };
+        if pairs.get(number).is_none_or(|told| **told != now) {
+            pairs.remove(name);
+        }
+        if let Some(told) = pairs.get_mut(number) {
+            *told = now.into();
+        }
+    }
+    let mode = file.mode.map(|mode| mode.to_string());
+    let mtime = file.mtime.map(|mtime| mtime.seconds().to_string());
+    for (key, now) in [("mode", mode), ("mtime", mtime)] {
+        if let Some(now) = now {
+            pairs.insert(key, now.into());
+        }
+    }
+    let pairs: Vec<_> = pairs
+        .iter()
+        .map(|(key, value)| format!("{key}:{value}"))
+        .collect();
+    let attrs = pairs.join("/").into_bytes();
+    match at {
+        Some(at) => metadata[at].1 = attrs,
+        None => metadata.push((S3CMD.to_owned(), attrs)),
+    }
 }
 
 /// A mode with its type: that of the key where none is given; `None` if it contradicts the key.
@@ -149,8 +218,12 @@ fn parse_time(text: &str) -> Option<Timestamp> {
         .map(Timestamp)
 }
 
+fn s3cmd_pairs(attrs: &str) -> impl Iterator<Item = (&str, &str)> {
+    attrs.split('/').filter_map(|pair| pair.split_once(':'))
+}
+
 fn read_s3cmd(attrs: &str, file: &mut FileAttributes) {
-    for (key, value) in attrs.split('/').filter_map(|pair| pair.split_once(':')) {
+    for (key, value) in s3cmd_pairs(attrs) {
         match key {
             "mode" => file.mode = value.parse().ok().filter(|mode| has_valid_type(*mode)),
             "uid" => file.uid = value.parse().ok(),
@@ -255,5 +328,56 @@ mod tests {
         to_metadata(&file, &mut metadata);
         assert_eq!(from_metadata(&metadata, false), file);
         assert!(metadata.contains(&("colour".to_owned(), b"blue".to_vec())));
+    }
+
+    /// What s3cmd is told of a file with these attributes, when it was told `old` before.
+    fn told(old: Option<&str>, file: &FileAttributes, bytes: Bytes) -> Option<String> {
+        let old = old.map(|old| (S3CMD.to_owned(), old.as_bytes().to_vec()));
+        let mut metadata: Vec<_> = old.into_iter().collect();
+        to_s3cmd(file, bytes, &mut metadata);
+        metadata
+            .pop()
+            .map(|(_, attrs)| String::from_utf8(attrs).unwrap())
+    }
+
+    #[test]
+    fn s3cmd_is_told_what_it_reads_and_no_digest_of_bytes_that_are_gone() {
+        let file = FileAttributes {
+            mode: Some(S_IFREG | 0o600),
+            uid: Some(5),
+            gid: Some(8),
+            mtime: Some(Timestamp(1_700_000_000_999_999_999)),
+            ..FileAttributes::default()
+        };
+        let old =
+            "atime:1/ctime:2/gid:7/gname:staff/md5:x/mode:33188/mtime:1600000000/uid:5/uname:me";
+        let rows = [
+            (None, Bytes::New, "mode:33152/mtime:1700000000"),
+            (
+                Some(old),
+                Bytes::Same,
+                "atime:1/gid:8/md5:x/mode:33152/mtime:1700000000/uid:5/uname:me",
+            ),
+            (
+                Some(old),
+                Bytes::New,
+                "gid:8/mode:33152/mtime:1700000000/uid:5/uname:me",
+            ),
+        ];
+        for (old, bytes, want) in rows {
+            assert_eq!(told(old, &file, bytes).as_deref(), Some(want));
+            let read = read(&[(S3CMD, want)], false);
+            assert_eq!(read.mode, file.mode);
+            assert_eq!(read.mtime.map(Timestamp::seconds), Some(1_700_000_000));
+        }
+    }
+
+    #[test]
+    fn s3cmd_is_told_nothing_of_what_is_no_regular_file() {
+        let link = FileAttributes {
+            mode: Some(S_IFLNK | 0o777),
+            ..FileAttributes::default()
+        };
+        assert_eq!(told(None, &link, Bytes::New), None);
     }
 }

@@ -40,6 +40,7 @@ pub(crate) fn bytes(len: usize, seed: u8) -> Vec<u8> {
 pub(crate) fn options(data: &Path) -> StoreOptions {
     let mut options = StoreOptions::new(data);
     options.segment_size = 2 << 20;
+    options.packed_size_max = 256 << 10;
     options
 }
 

@@ -23,6 +23,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use forebay_store::disk::{Disk, DiskFile, RealDisk};
@@ -40,6 +41,8 @@ pub(crate) struct SimDisk(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     root: PathBuf,
+    /// The machine's start that it is used in.
+    boot_id: u64,
     state: Mutex<State>,
     /// Removed with the last clone; the store keeps one as long as it is open.
     _dir: TempDir,
@@ -102,6 +105,9 @@ impl Inner {
     }
 }
 
+/// The next start of a machine.
+static BOOT_IDS: AtomicU64 = AtomicU64::new(1);
+
 fn inode(file: &File) -> io::Result<u64> {
     Ok(file.metadata()?.ino())
 }
@@ -121,18 +127,24 @@ impl SimDisk {
         Self::over(State::default())
     }
 
-    /// A disk that holds what the medium of `state` holds.
-    fn over(mut state: State) -> Self {
-        let dir = in_memory().expect("a temporary directory");
-        let root = dir.path().canonicalize().expect("it was just made");
-        state.write_out(&root).expect("room for a test's files");
+    fn with(dir: TempDir, root: PathBuf, boot_id: u64, state: State) -> Self {
         let inner = Arc::new(Inner {
             root,
+            boot_id,
             state: Mutex::new(state),
             _dir: dir,
         });
         vfs::register(&inner);
         Self(inner)
+    }
+
+    /// A disk that holds what the medium of `state` holds.
+    fn over(mut state: State) -> Self {
+        let dir = in_memory().expect("a temporary directory");
+        let root = dir.path().canonicalize().expect("it was just made");
+        state.write_out(&root).expect("room for a test's files");
+        let boot_id = BOOT_IDS.fetch_add(1, Ordering::Relaxed);
+        Self::with(dir, root, boot_id, state)
     }
 
     /// The directory that is the disk.
@@ -158,6 +170,22 @@ impl SimDisk {
     /// Whether the power is gone.
     pub(crate) fn is_off(&self) -> bool {
         self.0.lock().off
+    }
+
+    /// The disk as the next process finds it after this one was killed: what was written is there,
+    /// and what was not synced is still to be.
+    pub(crate) fn after_kill(&self) -> Self {
+        let mut state = self.0.lock();
+        state.off = true;
+        for id in state.nodes() {
+            self.0.look_again(&mut state, id);
+        }
+        let dir = in_memory().expect("a temporary directory");
+        let root = dir.path().canonicalize().expect("it was just made");
+        let after = state.carried_over(&self.0.root, &root);
+        drop(state);
+        let after = after.expect("room for a test's files");
+        Self::with(dir, root, self.0.boot_id, after)
     }
 
     /// The disk as it is when the power comes back: what was synced, and of the rest what `seed`
@@ -304,6 +332,10 @@ impl Disk for SimDisk {
 
     fn space(&self, path: &Path) -> io::Result<(u64, u64, u64)> {
         RealDisk.space(path)
+    }
+
+    fn boot_id(&self, _: &Path) -> Option<u64> {
+        Some(self.0.boot_id)
     }
 
     fn vfs(&self) -> Option<&str> {

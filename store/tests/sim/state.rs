@@ -392,6 +392,36 @@ impl State {
         fresh
     }
 
+    /// The same state for another process: all files, as they are below `from`, made below `to`.
+    pub(super) fn carried_over(&self, from: &Path, to: &Path) -> io::Result<Self> {
+        let mut after = self.clone();
+        after.off = false;
+        after.follow(Script::default());
+        after.by_inode.clear();
+        let made = self
+            .name_changes
+            .iter()
+            .filter_map(|change| change.set.as_ref());
+        let all = self
+            .durable
+            .iter()
+            .chain(made.map(|(path, slot)| (path, slot)));
+        let mut dirs: Vec<&PathBuf> = all
+            .filter(|(_, slot)| **slot == Slot::Dir)
+            .map(|(path, _)| path)
+            .collect();
+        dirs.sort();
+        for dir in dirs {
+            RealDisk.create_dir(&to.join(dir))?;
+        }
+        for (path, id) in &self.names {
+            std::fs::copy(from.join(path), to.join(path))?;
+            let file = RealDisk.open(&to.join(path))?;
+            after.by_inode.insert(super::inode(&file.file)?, *id);
+        }
+        Ok(after)
+    }
+
     /// Makes the medium's files below `root`.
     pub(super) fn write_out(&mut self, root: &Path) -> io::Result<()> {
         for (path, slot) in &self.durable {

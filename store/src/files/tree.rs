@@ -1,0 +1,201 @@
+//! Names as a file system has them: what may be made, moved and removed where.
+//!
+//! All within the committer's transaction.
+
+use std::sync::Arc;
+
+use crate::api::{AttributeChange, Node, RenameMode};
+use crate::entry::{BucketId, Entry, FileAttributes};
+use crate::error::{Error, Result};
+use crate::event::ChangeKind;
+use crate::index::directory::{self, prefix_of};
+use crate::index::object;
+use crate::limits::KEY_LEN_MAX;
+use crate::name::ObjectKey;
+use crate::rule::posix;
+use crate::write::Writer;
+
+/// What a path names, within the transaction.
+pub(super) fn node(writer: &Writer<'_>, bucket: BucketId, path: &str) -> Result<Option<Node>> {
+    directory::lookup(writer.connection, &writer.shared.accounts, bucket, path)
+}
+
+pub(super) fn key_of(path: &str) -> Result<ObjectKey> {
+    ObjectKey::parse(path)
+}
+
+pub(super) fn marker_of(path: &str) -> Result<ObjectKey> {
+    ObjectKey::parse(&prefix_of(path))
+}
+
+/// Fails if anything, file or directory, has this name.
+pub(super) fn require_vacant(writer: &Writer<'_>, bucket: BucketId, path: &str) -> Result<()> {
+    match node(writer, bucket, path)? {
+        None => Ok(()),
+        Some(_) => Err(Error::Exists(key_of(path)?)),
+    }
+}
+
+pub(super) fn change_attributes(
+    writer: &mut Writer<'_>,
+    mut entry: Entry,
+    change: AttributeChange,
+) -> Result<Arc<Entry>> {
+    let kept = entry.file;
+    let permissions = |new: u32| {
+        kept.mode
+            .map_or(new, |old| old & posix::S_IFMT | new & !posix::S_IFMT)
+    };
+    entry.file = FileAttributes {
+        mode: change.mode.map(permissions).or(kept.mode),
+        uid: change.uid.or(kept.uid),
+        gid: change.gid.or(kept.gid),
+        mtime: change.mtime.or(kept.mtime),
+        ctime: change.ctime.or(kept.ctime),
+        rdev: change.rdev.or(kept.rdev),
+    };
+    posix::to_metadata(
+        &FileAttributes {
+            ctime: None,
+            ..change
+        },
+        &mut entry.attributes.user_metadata,
+    );
+    if !entry.key.is_marker() {
+        // s3cmd that is told anything does not look at Last-Modified any more.
+        let mtime = entry.file.mtime.or(Some(entry.modified_at));
+        let told = FileAttributes {
+            mtime,
+            ..entry.file
+        };
+        let metadata = &mut entry.attributes.user_metadata;
+        posix::to_s3cmd(&told, posix::Bytes::Same, metadata);
+    }
+    writer.rewrite(entry)
+}
+
+/// Takes a file's name away; the directory it was in stays.
+pub(super) fn unlink(writer: &mut Writer<'_>, entry: &Entry) -> Result<()> {
+    let (bucket, key, owner) = (entry.bucket, entry.key.clone(), entry.owner.clone());
+    writer.remove(entry)?;
+    writer.keep_parent(bucket, key.as_str(), &owner)
+}
+
+/// Gives a file another name.
+fn move_file(writer: &mut Writer<'_>, mut entry: Entry, to: &str) -> Result<()> {
+    let (bucket, from, owner) = (entry.bucket, entry.key.clone(), entry.owner.clone());
+    object::remove(writer.connection, bucket, from.as_str())?;
+    writer.effects.entries.push((bucket, from.clone(), None));
+    writer
+        .effects
+        .changes
+        .push((bucket, Some(from.clone()), ChangeKind::Deleted));
+    entry.key = key_of(to)?;
+    writer.rewrite(entry)?;
+    writer.keep_parent(bucket, from.as_str(), &owner)
+}
+
+/// Makes room for a rename: what is at the target goes if it may.
+fn clear_target(writer: &mut Writer<'_>, bucket: BucketId, to: &str, source: &Node) -> Result<()> {
+    let directory = matches!(source, Node::Directory(_));
+    match node(writer, bucket, to)? {
+        None => Ok(()),
+        Some(Node::File(_)) if directory => Err(Error::NotDirectory(key_of(to)?)),
+        Some(Node::Directory(_)) if !directory => Err(Error::IsDirectory(key_of(to)?)),
+        Some(Node::File(_)) => {
+            let old = writer
+                .current(bucket, to)?
+                .ok_or_else(|| Error::IndexDamaged(to.to_owned()))?;
+            match source {
+                Node::File(successor) => writer.give_way(&old, successor.id),
+                Node::Directory(_) => writer.remove(&old),
+            }
+        }
+        Some(Node::Directory(_)) => remove_empty(writer, bucket, to),
+    }
+}
+
+/// Removes a directory that has nothing in it but its marker.
+pub(super) fn remove_empty(writer: &mut Writer<'_>, bucket: BucketId, path: &str) -> Result<()> {
+    let marker = marker_of(path)?;
+    let mut after_marker = marker.as_str().as_bytes().to_vec();
+    after_marker.push(0);
+    let next = object::first_key(writer.connection, bucket, &after_marker)?;
+    if next.is_some_and(|key| key.starts_with(marker.as_str())) {
+        return Err(Error::DirectoryNotEmpty(key_of(path)?));
+    }
+    match writer.current(bucket, marker.as_str())? {
+        Some(old) => writer.remove(&old),
+        None => Ok(()),
+    }
+}
+
+/// Gives a directory and all below it another name.
+fn move_directory(writer: &mut Writer<'_>, bucket: BucketId, from: &str, to: &str) -> Result<()> {
+    let (from_prefix, to_prefix) = (prefix_of(from), prefix_of(to));
+    let longest = object::longest_key(writer.connection, bucket, &from_prefix)?;
+    let len = longest - from_prefix.len() + to_prefix.len();
+    if len > KEY_LEN_MAX {
+        return Err(Error::KeyTooLong { len });
+    }
+    object::rename_prefix(writer.connection, bucket, &from_prefix, &to_prefix)?;
+    writer.effects.forget_entries();
+    let kind = ChangeKind::RenamedTree { to: to_prefix };
+    writer
+        .effects
+        .changes
+        .push((bucket, Some(marker_of(from)?), kind));
+    let owner = writer.bucket(bucket)?.owner.clone();
+    writer.keep_parent(bucket, &from_prefix, &owner)
+}
+
+pub(super) fn rename(
+    writer: &mut Writer<'_>,
+    bucket: BucketId,
+    from: &str,
+    to: &str,
+    mode: RenameMode,
+) -> Result<()> {
+    writer.bucket(bucket)?;
+    let source = node(writer, bucket, from)?.ok_or(Error::NoSuchKey(key_of(from)?))?;
+    if from == to {
+        return if mode == RenameMode::NoReplace {
+            Err(Error::Exists(key_of(to)?))
+        } else {
+            Ok(())
+        };
+    }
+    let directory = matches!(source, Node::Directory(_));
+    if directory && prefix_of(to).starts_with(&prefix_of(from)) {
+        return Err(Error::InvalidRequest(
+            "a directory can't be moved into itself",
+        ));
+    }
+    match mode {
+        RenameMode::Exchange => return exchange(writer, bucket, from, to),
+        RenameMode::NoReplace => require_vacant(writer, bucket, to)?,
+        RenameMode::Replace => clear_target(writer, bucket, to, &source)?,
+    }
+    if directory {
+        return move_directory(writer, bucket, from, to);
+    }
+    let entry = writer
+        .current(bucket, from)?
+        .ok_or_else(|| Error::IndexDamaged(from.to_owned()))?;
+    move_file(writer, entry, to)
+}
+
+/// Exchanges the names of two files. Directories are not exchanged.
+fn exchange(writer: &mut Writer<'_>, bucket: BucketId, from: &str, to: &str) -> Result<()> {
+    let file = |path: &str| match node(writer, bucket, path)? {
+        None => Err(Error::NoSuchKey(key_of(path)?)),
+        Some(Node::Directory(_)) => Err(Error::InvalidRequest("directories can't be exchanged")),
+        Some(Node::File(_)) => writer
+            .current(bucket, path)?
+            .ok_or_else(|| Error::IndexDamaged(path.to_owned())),
+    };
+    let (mut first, mut second) = (file(from)?, file(to)?);
+    std::mem::swap(&mut first.key, &mut second.key);
+    writer.rewrite(first)?;
+    writer.rewrite(second).map(drop)
+}

@@ -13,6 +13,7 @@ mod checksum;
 mod compat;
 mod condition;
 mod error;
+mod framing;
 mod header;
 mod listing;
 mod metric;

@@ -24,6 +24,7 @@ use crate::body::RequestBody;
 use crate::call::{self, CALLS, Call};
 use crate::compat::Compat;
 use crate::error::{Code, Result, S3Error};
+use crate::framing;
 use crate::metric::Metrics;
 use crate::ops;
 use crate::query::Query;
@@ -140,17 +141,24 @@ impl Service {
 
     /// Answers a request.
     pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response {
-        if request.uri().path().starts_with("/-/") {
-            return self.answer_admin(request).await;
+        let (parts, incoming) = request.into_parts();
+        let clear = framing::check(&parts);
+        let is_clear = clear.is_ok();
+        if is_clear && parts.uri.path().starts_with("/-/") {
+            return self
+                .answer_admin(Request::from_parts(parts, incoming))
+                .await;
         }
         let began_at = Instant::now();
         let id = self.request_ids.next();
-        let (parts, incoming) = request.into_parts();
         let mut body = RequestBody::new(incoming);
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
         let waits_for_continue = parts.headers.contains_key(EXPECT);
         let mut trace = Trace::default();
-        let result = self.answer_call(parts, &mut body, &mut trace).await;
+        let result = match clear {
+            Ok(()) => self.answer_call(parts, &mut body, &mut trace).await,
+            Err(error) => Err(error),
+        };
         let mut response = match result {
             Ok(response) => response,
             Err(error) => {
@@ -159,10 +167,10 @@ impl Service {
                 response
             }
         };
-        if !body.is_ended() && !waits_for_continue {
+        if is_clear && !body.is_ended() && !waits_for_continue {
             body.drain().await;
         }
-        if !body.is_ended() {
+        if !is_clear || !body.is_ended() {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -1,5 +1,7 @@
 //! The server as a socket sees it, with a real store behind it.
 
+#[path = "wire/framing.rs"]
+mod framing;
 #[path = "wire/harness.rs"]
 mod harness;
 
@@ -194,38 +196,6 @@ fn a_framed_upload_is_unframed() {
         (&get.body[..], get.header("content-encoding")),
         (&b"hello world"[..], None)
     );
-}
-
-#[test]
-fn requests_that_two_servers_would_read_differently_are_refused() {
-    let server = Running::with_bucket();
-    for lines in [
-        "content-length: 5\r\ncontent-length: 6\r\n",
-        "content-length: +5\r\n",
-        "content-length: 0x5\r\n",
-        "transfer-encoding: chunked, identity\r\n",
-        "transfer-encoding: xchunked\r\n",
-        "x-folded: a\r\n b\r\n",
-        "x space: a\r\n",
-    ] {
-        let request = format!("PUT /bkt/k HTTP/1.1\r\nhost: localhost\r\n{lines}\r\nhello");
-        let mut client = server.connect();
-        let answer = client.call(request.as_bytes());
-        assert_eq!(answer.status, 400, "{lines}");
-    }
-    let twice = "GET /bkt/k HTTP/1.1\r\nhost: localhost\r\nHost: other\r\n\r\n";
-    assert_eq!(
-        server.connect().call(twice.as_bytes()).code(),
-        "InvalidRequest"
-    );
-    let long = format!(
-        "GET /bkt/k HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n",
-        "y".repeat(1 << 20)
-    );
-    assert!(matches!(
-        server.connect().call(long.as_bytes()).status,
-        400 | 431
-    ));
 }
 
 #[test]

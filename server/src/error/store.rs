@@ -72,6 +72,10 @@ fn translate(error: &Error) -> S3Error {
         | Error::Corrupt { .. }
         | Error::IndexDamaged(_)
         | Error::FormatTooNew { .. } => Code::InternalError.into(),
+        Error::UploadDamaged(_) => S3Error::with(
+            Code::InternalError,
+            "Parts of this upload were lost when the disk failed. Abort it and begin another.",
+        ),
         Error::SyncFailedEarlier { .. } | Error::Locked { .. } | Error::Closed => {
             Code::ServiceUnavailable.into()
         }

@@ -12,7 +12,7 @@ use crate::header::push_text;
 use crate::reply::{self, Response};
 use crate::time;
 use crate::xml::write::{
-    self, ChecksumElements, GetObjectAttributesResponse, Namespace, ObjectParts, SizedPart,
+    self, ChecksumElements, GetObjectAttributesResponse, ObjectParts, SizedPart,
 };
 
 const NAME: &str = "x-amz-object-attributes";
@@ -123,7 +123,6 @@ pub(super) async fn get(cx: &Context<'_>, auth: &Authenticated) -> Result<Respon
         .clone()
         .unwrap_or_else(|| "STANDARD".to_owned());
     let document = GetObjectAttributesResponse {
-        xmlns: Namespace::default(),
         etag: has("ETag").then(|| entry.etag.to_string()),
         checksum: checksum.filter(|_| has("Checksum")),
         object_parts: if has("ObjectParts") {

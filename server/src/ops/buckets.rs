@@ -13,7 +13,7 @@ use crate::error::{Code, Result, S3Error};
 use crate::header::{push_text, refuse_unbuilt, text};
 use crate::reply::{self, ReplyBody, Response};
 use crate::xml::read::{self, CreateBucketConfiguration};
-use crate::xml::write::{self, Namespace};
+use crate::xml::write;
 use crate::{listing, target, time};
 
 /// Buckets of one page of `ListBuckets`, at most.
@@ -63,7 +63,6 @@ pub(super) async fn list(cx: &Context<'_>, auth: &Authenticated) -> Result<Respo
     Ok(reply::xml(write::document(
         "ListAllMyBucketsResult",
         &write::ListAllMyBucketsResult {
-            xmlns: Namespace::default(),
             owner: cx.owner(&account.id),
             buckets: write::Buckets { buckets: page },
             continuation_token,
@@ -235,9 +234,6 @@ pub(super) fn location(cx: &Context<'_>, auth: &Authenticated) -> Result<Respons
         .unwrap_or_else(|| cx.location_of(&bucket));
     // The oldest region has no name of its own.
     let location = (location != "us-east-1").then(|| location.to_owned());
-    let document = write::LocationConstraint {
-        xmlns: Namespace::default(),
-        location,
-    };
+    let document = write::LocationConstraint { location };
     Ok(reply::xml(write::document("LocationConstraint", &document)))
 }

@@ -1,15 +1,15 @@
-//! `CopyObject`, which copies no bytes, and `UploadPartCopy`, which does.
+//! `CopyObject` and `UploadPartCopy`: the store shares the bytes.
 
 use std::sync::Arc;
 
-use forebay_store::api::{Copy, PublishPart};
+use forebay_store::Error;
+use forebay_store::api::{Copy, CopyPart};
 use forebay_store::digest::{
     Checksum, ChecksumAlgorithm, ChecksumType, DigestSet, Hasher, crc64_combine,
 };
-use forebay_store::entry::{Attributes, Bucket, Entry};
+use forebay_store::entry::{Attributes, Bucket, Entry, Part};
 use forebay_store::limits::PUT_SIZE_MAX;
 use forebay_store::name::{ObjectKey, VersionId};
-use forebay_store::{Content, Error};
 use http::{HeaderMap, HeaderName};
 
 use super::buckets::millis;
@@ -21,7 +21,7 @@ use crate::error::{Code, Result, S3Error};
 use crate::header::{self, push_text, text};
 use crate::reply::{self, Response};
 use crate::target::{self, CopySource};
-use crate::xml::write::{self, Namespace};
+use crate::xml::write;
 use crate::{checksum, range, time};
 
 /// How often a copy looks its source up again because it was replaced meanwhile.
@@ -227,7 +227,6 @@ fn copied(source: &Entry, entry: &Entry) -> Response {
         )
     });
     let document = write::CopyResult {
-        xmlns: Namespace::default(),
         last_modified: time::iso8601(millis(entry.modified_at)),
         etag: format!("\"{}\"", entry.etag),
         checksum: checksum.unwrap_or_default(),
@@ -258,56 +257,41 @@ pub(super) async fn part(
         objects::parse_part_number(cx.request.query.get("partNumber").unwrap_or_default())?;
     header::refuse_unbuilt(&cx.request.headers)?;
     body.nothing().await?;
-    let (source, content) = open_source(cx, auth).await?;
-    let (offset, len) = part_range(cx, &source)?;
-    let computed =
-        multipart::computed_checksum(&upload).or(upload.checksum.map(|checksum| checksum.0));
-    let digests = computed.into_iter().fold(DigestSet::MD5, DigestSet::with);
-    let mut stage = cx
-        .objects()
-        .stage_part(&upload, number, Some(len), digests)
-        .await?;
-    let mut stream = content.range(offset, len);
-    while let Some(frame) = stream.next().await {
-        stage.write(frame?).await?;
-    }
-    let staged = stage.finish().await?;
     let checksum =
-        computed.and_then(|algorithm| Some((algorithm, staged.digests.checksum(algorithm)?)));
-    let part = cx
-        .objects()
-        .publish_part(PublishPart {
-            upload,
-            number,
-            staged,
-            checksum,
-        })
-        .await?;
-    let elements = part
-        .checksum
-        .as_ref()
-        .map(|(algorithm, value)| checksum::elements(*algorithm, checksum::part_text(value), None));
-    let document = write::CopyResult {
-        xmlns: Namespace::default(),
-        last_modified: time::iso8601(millis(part.modified_at)),
-        etag: format!("\"{}\"", part.etag),
-        checksum: elements.unwrap_or_default(),
-    };
-    let mut response = reply::xml(write::document("CopyPartResult", &document));
-    push_source_version(response.headers_mut(), &source);
-    Ok(response)
-}
-
-async fn open_source(cx: &Context<'_>, auth: &Authenticated) -> Result<(Arc<Entry>, Content)> {
+        multipart::computed_checksum(&upload).or(upload.checksum.map(|checksum| checksum.0));
     for _ in 0..LOOK_AGAIN_MAX {
-        let source = source(cx, auth).await?;
-        match cx.objects().open(&source.entry) {
-            Ok(content) => return Ok((source.entry, content)),
+        let source = source(cx, auth).await?.entry;
+        let (offset, len) = part_range(cx, &source)?;
+        let copy = CopyPart {
+            upload: Arc::clone(&upload),
+            number,
+            source: Arc::clone(&source),
+            offset,
+            len,
+            checksum,
+        };
+        match cx.objects().copy_part(copy).await {
+            Ok(part) => return Ok(copied_part(&source, &part)),
             Err(Error::Superseded(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Err(Code::SlowDown.into())
+}
+
+fn copied_part(source: &Entry, part: &Part) -> Response {
+    let elements = part
+        .checksum
+        .as_ref()
+        .map(|(algorithm, value)| checksum::elements(*algorithm, checksum::part_text(value), None));
+    let document = write::CopyResult {
+        last_modified: time::iso8601(millis(part.modified_at)),
+        etag: format!("\"{}\"", part.etag),
+        checksum: elements.unwrap_or_default(),
+    };
+    let mut response = reply::xml(write::document("CopyPartResult", &document));
+    push_source_version(response.headers_mut(), source);
+    response
 }
 
 /// Offset and length of what is copied.

@@ -14,7 +14,7 @@ use crate::error::{Result, S3Error};
 use crate::listing::{self, Encoding};
 use crate::reply::{self, Response};
 use crate::time;
-use crate::xml::list::{CommonPrefix, Contents, ListV1, ListV2, ListVersions, Version};
+use crate::xml::list::{CommonPrefix, Contents, ListBucketResult, ListVersions, Version};
 use crate::xml::write::{self, Owner};
 
 /// What the three listings have in common.
@@ -62,6 +62,22 @@ impl<'r> Asked<'r> {
     fn delimiter_text(&self) -> Option<String> {
         self.delimiter.map(|delimiter| self.text(delimiter))
     }
+
+    fn common_prefix(&self, prefix: &str) -> CommonPrefix {
+        let prefix = self.text(prefix);
+        CommonPrefix { prefix }
+    }
+
+    /// Where a marker says to begin.
+    fn after(&self, marker: &str) -> Option<ListAfter> {
+        (!marker.is_empty()).then(|| listing::after_marker(marker, self.prefix, self.delimiter))
+    }
+
+    /// The marker of the page behind this one.
+    fn next_marker(&self, page: &ListPage) -> Option<String> {
+        let next = page.next.as_ref()?;
+        Some(self.text(listing::marker_text(next)))
+    }
 }
 
 /// Owners of listed objects; mostly one, so each is looked up once.
@@ -70,7 +86,12 @@ struct Owners<'a> {
     known: HashMap<AccountId, Owner>,
 }
 
-impl Owners<'_> {
+impl<'a> Owners<'a> {
+    fn new(cx: &'a Context<'a>) -> Self {
+        let known = HashMap::new();
+        Self { cx, known }
+    }
+
     fn get(&mut self, id: &AccountId) -> Owner {
         if let Some(owner) = self.known.get(id) {
             return owner.clone();
@@ -88,23 +109,20 @@ fn storage_class(entry: &ListedEntry) -> String {
         .unwrap_or_else(|| "STANDARD".to_owned())
 }
 
-fn split(
+/// The elements that both versions of the document have.
+fn bucket_result(
     cx: &Context<'_>,
+    bucket: &Bucket,
     asked: &Asked<'_>,
     page: &ListPage,
     with_owner: bool,
-) -> (Vec<Contents>, Vec<CommonPrefix>) {
-    let mut owners = Owners {
-        cx,
-        known: HashMap::new(),
-    };
+) -> ListBucketResult {
+    let mut owners = Owners::new(cx);
     let mut contents = Vec::with_capacity(page.items.len());
     let mut common_prefixes = Vec::new();
     for item in &page.items {
         match item {
-            ListItem::CommonPrefix(prefix) => common_prefixes.push(CommonPrefix {
-                prefix: asked.text(prefix),
-            }),
+            ListItem::CommonPrefix(prefix) => common_prefixes.push(asked.common_prefix(prefix)),
             ListItem::Entry(entry) => contents.push(Contents {
                 key: asked.text(entry.key.as_str()),
                 last_modified: time::iso8601(millis(entry.modified_at)),
@@ -117,7 +135,17 @@ fn split(
             }),
         }
     }
-    (contents, common_prefixes)
+    ListBucketResult {
+        name: bucket.name.as_str().to_owned(),
+        prefix: asked.text(asked.prefix),
+        max_keys: asked.limit,
+        delimiter: asked.delimiter_text(),
+        encoding_type: asked.encoding.element(),
+        is_truncated: page.next.is_some(),
+        contents,
+        common_prefixes,
+        ..ListBucketResult::default()
+    }
 }
 
 /// `ListObjects`.
@@ -125,25 +153,11 @@ pub(super) async fn v1(cx: &Context<'_>, auth: &Authenticated) -> Result<Respons
     let bucket = cx.bucket(auth)?;
     let asked = Asked::parse(cx)?;
     let marker = cx.request.query.get("marker").unwrap_or_default();
-    let after =
-        (!marker.is_empty()).then(|| listing::after_marker(marker, asked.prefix, asked.delimiter));
-    let page = asked.page(cx, &bucket, after).await?;
-    let (contents, common_prefixes) = split(cx, &asked, &page, true);
-    let document = ListV1 {
-        name: bucket.name.as_str().to_owned(),
-        prefix: asked.text(asked.prefix),
-        marker: asked.text(marker),
-        next_marker: page
-            .next
-            .as_ref()
-            .map(|next| asked.text(listing::marker_text(next))),
-        max_keys: asked.limit,
-        delimiter: asked.delimiter_text(),
-        encoding_type: asked.encoding.element(),
-        is_truncated: page.next.is_some(),
-        contents,
-        common_prefixes,
-        ..ListV1::default()
+    let page = asked.page(cx, &bucket, asked.after(marker)).await?;
+    let document = ListBucketResult {
+        marker: Some(asked.text(marker)),
+        next_marker: asked.next_marker(&page),
+        ..bucket_result(cx, &bucket, &asked, &page, true)
     };
     Ok(reply::xml(write::document("ListBucketResult", &document)))
 }
@@ -164,21 +178,12 @@ pub(super) async fn v2(cx: &Context<'_>, auth: &Authenticated) -> Result<Respons
     let with_owner = query
         .get("fetch-owner")
         .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let (contents, common_prefixes) = split(cx, &asked, &page, with_owner);
-    let document = ListV2 {
-        name: bucket.name.as_str().to_owned(),
-        prefix: asked.text(asked.prefix),
+    let document = ListBucketResult {
         start_after: start_after.map(|key| asked.text(key)),
         continuation_token: token.map(str::to_owned),
         next_continuation_token: page.next.as_ref().map(listing::token),
-        key_count: page.items.len(),
-        max_keys: asked.limit,
-        delimiter: asked.delimiter_text(),
-        encoding_type: asked.encoding.element(),
-        is_truncated: page.next.is_some(),
-        contents,
-        common_prefixes,
-        ..ListV2::default()
+        key_count: Some(page.items.len()),
+        ..bucket_result(cx, &bucket, &asked, &page, with_owner)
     };
     Ok(reply::xml(write::document("ListBucketResult", &document)))
 }
@@ -199,19 +204,12 @@ pub(super) async fn versions(cx: &Context<'_>, auth: &Authenticated) -> Result<R
             "A version-id marker cannot be specified without a key marker.",
         ));
     }
-    let after = (!key_marker.is_empty())
-        .then(|| listing::after_marker(key_marker, asked.prefix, asked.delimiter));
-    let page = asked.page(cx, &bucket, after).await?;
-    let mut owners = Owners {
-        cx,
-        known: HashMap::new(),
-    };
+    let page = asked.page(cx, &bucket, asked.after(key_marker)).await?;
+    let mut owners = Owners::new(cx);
     let (mut versions, mut common_prefixes) = (Vec::new(), Vec::new());
     for item in &page.items {
         match item {
-            ListItem::CommonPrefix(prefix) => common_prefixes.push(CommonPrefix {
-                prefix: asked.text(prefix),
-            }),
+            ListItem::CommonPrefix(prefix) => common_prefixes.push(asked.common_prefix(prefix)),
             ListItem::Entry(entry) => versions.push(Version {
                 key: asked.text(entry.key.as_str()),
                 version_id: "null",
@@ -230,7 +228,7 @@ pub(super) async fn versions(cx: &Context<'_>, auth: &Authenticated) -> Result<R
         prefix: asked.text(asked.prefix),
         key_marker: asked.text(key_marker),
         version_id_marker: version_marker.unwrap_or_default().to_owned(),
-        next_key_marker: next.map(|next| asked.text(listing::marker_text(next))),
+        next_key_marker: asked.next_marker(&page),
         next_version_id_marker: next
             .filter(|next| matches!(next, ListAfter::Key(_)))
             .map(|_| "null"),
@@ -240,7 +238,6 @@ pub(super) async fn versions(cx: &Context<'_>, auth: &Authenticated) -> Result<R
         is_truncated: next.is_some(),
         versions,
         common_prefixes,
-        ..ListVersions::default()
     };
     Ok(reply::xml(write::document("ListVersionsResult", &document)))
 }

@@ -19,7 +19,7 @@ use crate::header::{self, text};
 use crate::reply::{self, ReplyBody, Response};
 use crate::xml::read::{self, CompleteMultipartUpload};
 use crate::xml::representable;
-use crate::xml::write::{self, Namespace};
+use crate::xml::write;
 
 /// The upload that a request names by bucket, key and `uploadId`.
 pub(super) async fn upload(cx: &Context<'_>, auth: &Authenticated) -> Result<Arc<Upload>> {
@@ -46,7 +46,6 @@ pub(super) async fn create(cx: &Context<'_>, auth: &Authenticated) -> Result<Res
     };
     let upload = cx.objects().create_upload(new).await?;
     let document = write::InitiateMultipartUploadResult {
-        xmlns: Namespace::default(),
         bucket: bucket.name.as_str().to_owned(),
         key: representable(upload.key.as_str()).into_owned(),
         upload_id: upload.id.to_string(),
@@ -298,7 +297,6 @@ fn completed(cx: &Context<'_>, entry: &Entry) -> Response {
         )
     });
     let document = write::CompleteMultipartUploadResult {
-        xmlns: Namespace::default(),
         location: format!("http://{host}{path}"),
         bucket,
         key: representable(entry.key.as_str()).into_owned(),

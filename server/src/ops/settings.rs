@@ -8,7 +8,7 @@ use super::{Context, objects};
 use crate::auth::Authenticated;
 use crate::error::{Code, Result, S3Error};
 use crate::reply::{self, Response};
-use crate::xml::write::{self, Namespace, Owner};
+use crate::xml::write::{self, Owner};
 
 const XSI: &str = "http://www.w3.org/2001/XMLSchema-instance";
 
@@ -32,12 +32,11 @@ pub(super) fn unset(
     Ok(reply::xml(match root {
         "RequestPaymentConfiguration" => {
             let document = write::RequestPaymentConfiguration {
-                xmlns: Namespace::default(),
                 payer: "BucketOwner",
             };
             write::document(root, &document)
         }
-        _ => write::document(root, &write::Empty::default()),
+        _ => write::document(root, &write::Empty {}),
     }))
 }
 
@@ -72,7 +71,6 @@ fn acl(owner: Owner) -> Response {
         permission: "FULL_CONTROL",
     }];
     let document = write::AccessControlPolicy {
-        xmlns: Namespace::default(),
         owner,
         access_control_list: write::AccessControlList { grants },
     };
@@ -88,7 +86,6 @@ pub(super) async fn object_tagging(cx: &Context<'_>, auth: &Authenticated) -> Re
         value: value.clone(),
     };
     let document = write::Tagging {
-        xmlns: Namespace::default(),
         tag_set: write::TagSet {
             tags: entry.attributes.tags.iter().map(tag).collect(),
         },

@@ -16,7 +16,7 @@ use crate::reply::{self, Response};
 use crate::time;
 use crate::xml::list::{self, CommonPrefix};
 use crate::xml::representable;
-use crate::xml::write::{self, Namespace};
+use crate::xml::write;
 
 type Declared = Option<(ChecksumAlgorithm, ChecksumType)>;
 
@@ -48,7 +48,6 @@ pub(super) async fn parts(cx: &Context<'_>, auth: &Authenticated) -> Result<Resp
     let owner = cx.owner(&upload.owner);
     let (checksum_algorithm, checksum_type) = names(upload.checksum);
     let document = write::ListPartsResult {
-        xmlns: Namespace::default(),
         bucket: cx.request.target.bucket.clone().unwrap_or_default(),
         key: representable(upload.key.as_str()).into_owned(),
         upload_id: upload.id.to_string(),
@@ -152,7 +151,6 @@ pub(super) async fn list(cx: &Context<'_>, auth: &Authenticated) -> Result<Respo
                 prefix: encoding.text(prefix),
             })
             .collect(),
-        ..list::ListUploads::default()
     };
     Ok(reply::xml(write::document(
         "ListMultipartUploadsResult",

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::write::{Namespace, Owner};
+use super::write::Owner;
 
 /// One object of a listing.
 #[derive(Debug, Serialize)]
@@ -29,42 +29,26 @@ pub(crate) struct CommonPrefix {
     pub(crate) prefix: String,
 }
 
-/// `ListObjects`.
+/// `ListObjects` and `ListObjectsV2`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct ListV1 {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
+pub(crate) struct ListBucketResult {
     pub(crate) name: String,
     pub(crate) prefix: String,
-    pub(crate) marker: String,
+    // The first version alone has markers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) marker: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next_marker: Option<String>,
-    pub(crate) max_keys: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) delimiter: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) encoding_type: Option<&'static str>,
-    pub(crate) is_truncated: bool,
-    pub(crate) contents: Vec<Contents>,
-    pub(crate) common_prefixes: Vec<CommonPrefix>,
-}
-
-/// `ListObjectsV2`.
-#[derive(Debug, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub(crate) struct ListV2 {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
-    pub(crate) name: String,
-    pub(crate) prefix: String,
+    // The second version alone has what follows, up to the count.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) start_after: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) continuation_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next_continuation_token: Option<String>,
-    pub(crate) key_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_count: Option<usize>,
     pub(crate) max_keys: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) delimiter: Option<String>,
@@ -92,11 +76,9 @@ pub(crate) struct Version {
 }
 
 /// `ListObjectVersions`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ListVersions {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) name: String,
     pub(crate) prefix: String,
     pub(crate) key_marker: String,
@@ -134,11 +116,9 @@ pub(crate) struct Upload {
 }
 
 /// `ListMultipartUploads`.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ListUploads {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) bucket: String,
     pub(crate) key_marker: String,
     pub(crate) upload_id_marker: String,

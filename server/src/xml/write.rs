@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{DECLARATION, NAMESPACE};
 
-/// Writes a document.
+/// Writes a document, whose root element has the namespace.
 pub(crate) fn document<T: Serialize>(root: &str, value: &T) -> String {
     let mut xml = String::with_capacity(1024);
     xml.push_str(DECLARATION);
@@ -13,17 +13,10 @@ pub(crate) fn document<T: Serialize>(root: &str, value: &T) -> String {
     value
         .serialize(serializer)
         .expect("our documents are structs of text, numbers and lists");
+    // The serializer takes a root's attributes from fields only, which every document would need.
+    let behind_name = DECLARATION.len() + "<".len() + root.len();
+    xml.insert_str(behind_name, &format!(" xmlns=\"{NAMESPACE}\""));
     xml
-}
-
-/// The attribute that every root has.
-#[derive(Debug, Serialize)]
-pub(crate) struct Namespace(&'static str);
-
-impl Default for Namespace {
-    fn default() -> Self {
-        Self(NAMESPACE)
-    }
 }
 
 /// Who owns something.
@@ -37,20 +30,14 @@ pub(crate) struct Owner {
     pub(crate) display_name: String,
 }
 
-/// A root element with a namespace and nothing in it.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Empty {
-    /// The namespace.
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
-}
+/// A root element with nothing in it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Empty {}
 
 /// `ListBuckets`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ListAllMyBucketsResult {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) owner: Owner,
     pub(crate) buckets: Buckets,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,8 +66,6 @@ pub(crate) struct Bucket {
 /// `GetBucketLocation`.
 #[derive(Debug, Serialize)]
 pub(crate) struct LocationConstraint {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     #[serde(rename = "$text", skip_serializing_if = "Option::is_none")]
     pub(crate) location: Option<String>,
 }
@@ -89,8 +74,6 @@ pub(crate) struct LocationConstraint {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct AccessControlPolicy {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) owner: Owner,
     pub(crate) access_control_list: AccessControlList,
 }
@@ -127,8 +110,6 @@ pub(crate) struct Grantee {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct RequestPaymentConfiguration {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) payer: &'static str,
 }
 
@@ -136,8 +117,6 @@ pub(crate) struct RequestPaymentConfiguration {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Tagging {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) tag_set: TagSet,
 }
 
@@ -159,8 +138,6 @@ pub(crate) struct Tag {
 /// `DeleteObjects`.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct DeleteResult {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     #[serde(rename = "Deleted")]
     pub(crate) deleted: Vec<Deleted>,
     #[serde(rename = "Error")]
@@ -212,8 +189,6 @@ pub(crate) struct ChecksumElements {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct CopyResult {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) last_modified: String,
     #[serde(rename = "ETag")]
     pub(crate) etag: String,
@@ -225,8 +200,6 @@ pub(crate) struct CopyResult {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct InitiateMultipartUploadResult {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) upload_id: String,
@@ -236,8 +209,6 @@ pub(crate) struct InitiateMultipartUploadResult {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct CompleteMultipartUploadResult {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) location: String,
     pub(crate) bucket: String,
     pub(crate) key: String,
@@ -251,8 +222,6 @@ pub(crate) struct CompleteMultipartUploadResult {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ListPartsResult {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     pub(crate) bucket: String,
     pub(crate) key: String,
     pub(crate) upload_id: String,
@@ -289,8 +258,6 @@ pub(crate) struct Part {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct GetObjectAttributesResponse {
-    #[serde(rename = "@xmlns")]
-    pub(crate) xmlns: Namespace,
     #[serde(rename = "ETag", skip_serializing_if = "Option::is_none")]
     pub(crate) etag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -324,4 +291,30 @@ pub(crate) struct SizedPart {
     pub(crate) size: u64,
     #[serde(flatten)]
     pub(crate) checksum: ChecksumElements,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_element_has_the_namespace() {
+        const XMLNS: &str = "xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"";
+        let empty = document("WebsiteConfiguration", &Empty {});
+        assert_eq!(
+            empty,
+            format!("{DECLARATION}<WebsiteConfiguration {XMLNS}/>")
+        );
+        let payer = "BucketOwner";
+        let document = document(
+            "RequestPaymentConfiguration",
+            &RequestPaymentConfiguration { payer },
+        );
+        assert_eq!(
+            document,
+            format!(
+                "{DECLARATION}<RequestPaymentConfiguration {XMLNS}><Payer>{payer}</Payer></RequestPaymentConfiguration>"
+            )
+        );
+    }
 }

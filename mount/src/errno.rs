@@ -66,6 +66,7 @@ fn errno(error: &Error) -> i32 {
         | Error::IndexDamaged(_)
         | Error::Corrupt { .. }
         | Error::SyncFailedEarlier { .. }
+        | Error::UploadDamaged(_)
         | Error::Closed
         | Error::Locked { .. }
         | Error::FormatTooNew { .. } => libc::EIO,

@@ -16,7 +16,7 @@ use forebay_store::{Files, Objects, Store, StoreOptions};
 use tokio::runtime::Runtime;
 
 /// Smallest object that the kernel reads by itself, and more.
-pub(crate) const LARGE: usize = 300 << 10;
+pub(crate) const LARGE: usize = 1200 << 10;
 
 /// A store with the bucket `bucket`, mounted.
 pub(crate) struct Fixture {

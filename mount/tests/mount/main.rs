@@ -4,4 +4,5 @@ mod common;
 mod faces;
 mod files;
 mod names;
+mod publish;
 mod session;

@@ -181,7 +181,9 @@ pub(crate) struct ServeArgs {
 
     /// Domain whose subdomains are buckets (virtual-host style); may be given several times
     ///
-    /// In the variable, domains are separated by commas; in the file they are a list.
+    /// A request to `BUCKET.DOMAIN`, whatever its port, is one for that bucket; requests to other
+    /// names have the bucket in their path. DNS needs an entry for `*.DOMAIN`. In the variable,
+    /// domains are separated by commas; in the file they are a list.
     #[arg(
         long,
         value_name = "DOMAIN",

@@ -5,6 +5,7 @@ mod cli;
 mod command;
 mod config;
 mod guard;
+mod heap;
 mod mountpoint;
 mod port;
 mod root_key;
@@ -23,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    heap::keep_freed();
     let args: Vec<OsString> = std::env::args_os().collect();
     let cli = match config::parse(&args, |path| fs::read_to_string(path).context("read it")) {
         Ok(cli) => cli,

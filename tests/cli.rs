@@ -335,7 +335,7 @@ fn fsck_and_scrub_of_a_sound_store_exit_with_0() {
     server.s3().put("bkt", "small", b"x").unwrap().expect(200);
     server
         .s3()
-        .put("bkt", "large", &vec![7; 1 << 20])
+        .put("bkt", "large", &vec![7; 4 << 20])
         .unwrap()
         .expect(200);
     server.stop_ok();
@@ -357,7 +357,7 @@ fn fsck_and_scrub_of_a_sound_store_exit_with_0() {
             .expect(200)
             .body
             .len(),
-        1 << 20
+        4 << 20
     );
     server.stop_ok();
 }
@@ -369,7 +369,7 @@ fn scrub_finds_a_flipped_bit() {
     server.s3().create_bucket("bkt");
     server
         .s3()
-        .put("bkt", "large", &vec![7; 1 << 20])
+        .put("bkt", "large", &vec![7; 4 << 20])
         .unwrap()
         .expect(200);
     server.stop_ok();

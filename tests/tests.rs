@@ -16,6 +16,8 @@ mod harness;
 #[cfg(test)]
 mod memory;
 #[cfg(test)]
+mod mounts;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 #[path = "../src/sign.rs"]

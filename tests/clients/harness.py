@@ -18,6 +18,8 @@ from botocore.config import Config
 ROOT = Path(__file__).resolve().parent.parent.parent
 ACCESS_KEY = "FBCLIENTSUITE"
 SECRET_KEY = "client-suite-secret"
+#: Names below it are buckets of the server, and its address for every Python here (resolver/).
+DOMAIN = "s3.forebay.test"
 SMALL = random.Random(1).randbytes(4097)
 #: Three parts of 5 MiB, the last one shorter.
 BIG = random.Random(2).randbytes(12 * 1024 * 1024 + 17)
@@ -41,7 +43,8 @@ class Server:
         self.data, self.mnt = self.home / "data", self.home / "mnt"
         self.log = open(self.home / "server.log", "wb")
         environment = clean_environment() | {"FOREBAY_ROOT_ACCESS_KEY": ACCESS_KEY, "FOREBAY_ROOT_SECRET_KEY": SECRET_KEY}
-        command = [binary, "serve", "--data", self.data, "--listen", "127.0.0.1:0", "--mount", self.mnt]
+        command = [binary, "serve", "--data", self.data, "--listen", "127.0.0.1:0", "--mount", self.mnt,
+                   "--base-domain", DOMAIN]
         self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=self.log, text=True)
         self.endpoint = None
         for line in self.process.stdout:

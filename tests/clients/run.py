@@ -55,7 +55,7 @@ def main():
     binary = target / ("release" if args.release else "debug") / "forebay"
     python = environment(target)
     trees = os.pathsep.join(os.path.abspath(tree) for tree in args.tree)
-    settings = {"PYTHONDONTWRITEBYTECODE": "1", "FOREBAY_SUITE_BINARY": str(binary), "FOREBAY_SUITE_TREES": trees,
+    settings = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(HERE / "resolver"), "FOREBAY_SUITE_BINARY": str(binary), "FOREBAY_SUITE_TREES": trees,
                 "FOREBAY_SUITE_MATRIX": os.path.abspath(args.matrix) if args.matrix else ""}
     os.execve(python, [python, HERE / "suite.py", *args.modules], {**os.environ, **settings})
 

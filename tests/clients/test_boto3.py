@@ -1,6 +1,7 @@
 """boto3, call by call."""
 import base64
 import hashlib
+import random
 import urllib.request
 import zlib
 
@@ -64,6 +65,23 @@ class Boto3(ClientTest):
         upload = self.s3.create_multipart_upload(Bucket=self.bucket, Key="dropped")["UploadId"]
         self.s3.abort_multipart_upload(Bucket=self.bucket, Key="dropped", UploadId=upload)
         self.assertNotIn("Uploads", self.s3.list_multipart_uploads(Bucket=self.bucket))
+
+    def test_copied_parts_share_the_bytes(self):
+        bytes_ = random.Random(3).randbytes(64 << 20)
+        self.s3.put_object(Bucket=self.bucket, Key="source", Body=bytes_)
+        disk_bytes = lambda: sum(path.stat().st_blocks * 512 for path in (self.server.data / "files").glob("*/*"))
+        before = disk_bytes()
+        upload = {"Bucket": self.bucket, "Key": "copy", "UploadId": self.s3.create_multipart_upload(Bucket=self.bucket, Key="copy")["UploadId"]}
+        ranges, parts = [(5, 20 << 20), (20 << 20, 64 << 20), (1, 7 << 20)], []
+        for number, (start, end) in enumerate(ranges, 1):
+            copied = self.s3.upload_part_copy(**upload, PartNumber=number, CopySource={"Bucket": self.bucket, "Key": "source"},
+                                              CopySourceRange=f"bytes={start}-{end - 1}")["CopyPartResult"]["ETag"]
+            self.assertEqual(copied, f'"{hashlib.md5(bytes_[start:end]).hexdigest()}"')
+            parts.append({"PartNumber": number, "ETag": copied})
+        self.s3.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+        self.assertLess(disk_bytes() - before, 1 << 20)
+        self.s3.delete_object(Bucket=self.bucket, Key="source")
+        self.assert_stored("copy", b"".join(bytes_[start:end] for start, end in ranges))
 
     def test_copy(self):
         self.s3.put_object(Bucket=self.bucket, Key="a", Body=SMALL, Metadata={"who": "me"})

@@ -110,13 +110,17 @@ impl Appender {
         self.active.as_ref().map(|active| active.id)
     }
 
-    /// Begins a batch: the changes of the one before it took place.
+    /// Begins a batch, and does what the ones before it had to leave.
     ///
     /// # Errors
     /// As [`take_back`](Self::take_back).
     pub(crate) fn begin_batch(&mut self) -> Result<()> {
-        self.logs.clear();
         self.take_back(0)
+    }
+
+    /// The changes of a batch took place: its logs stay.
+    pub(crate) fn end_batch(&mut self) {
+        self.logs.clear();
     }
 
     /// Whether `len` bytes can be appended without beginning a segment.

@@ -444,6 +444,8 @@ impl State {
             sync_data(&*self.shared.disk, done)?;
         }
         transaction.commit()?;
+        // Before anything else can fail: what is answered must not be taken back.
+        self.appender.end_batch();
         if let Some(limit) = limit {
             // Not before: a commit that a full disk refused leaves the old limit in the index.
             self.shared.ids.raise(limit);

@@ -150,6 +150,18 @@ fn a_put_that_was_refused_does_not_come_back() {
 }
 
 #[test]
+fn a_batch_that_can_not_begin_leaves_the_one_before_it_alone() {
+    let (disk, bench) = quiet();
+    let other = rusqlite::Connection::open(disk.root().join("data/index.sqlite")).unwrap();
+    bench.put("a", b"answered").unwrap();
+    // Longer than the committer waits, and with it the flusher.
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    bench.put("b", b"refused").unwrap_err();
+    let (_disk, bench) = after_power_cut(&disk);
+    assert_eq!(bench.get("a").unwrap().as_deref(), Some(&b"answered"[..]));
+}
+
+#[test]
 fn bytes_that_look_like_a_log_are_bytes() {
     let (disk, bench) = quiet();
     bench.put("real", b"bytes").unwrap();

@@ -11,7 +11,7 @@ use crc_fast::{CrcAlgorithm, Digest as Crc};
 use sha1::{Digest as _, Sha1};
 use sha2::Sha256;
 
-use crate::md5_pool::{Hashing, Md5Pool};
+use crate::md5_pool::{Hashing, Haste, Md5Pool};
 use crate::md5_stream::Md5Stream;
 
 /// A checksum algorithm of S3's `x-amz-checksum-*` headers.
@@ -265,9 +265,13 @@ impl Hasher {
         &mut self,
         pool: &Md5Pool,
         pieces: &[Bytes],
+        haste: Haste,
         work: impl FnOnce() -> T,
     ) -> T {
-        let md5 = self.md5.take().map(|stream| pool.hash(stream, pieces));
+        let md5 = self
+            .md5
+            .take()
+            .map(|stream| pool.hash(stream, pieces, haste));
         for piece in pieces {
             self.update(piece);
         }

@@ -32,9 +32,9 @@ pub const STAGE_GATHER_MAX: usize = 1 << 20;
 pub const STAGE_SMALL_MAX: u64 = 256 << 10;
 /// Bytes of larger bodies that are in memory as a whole at one time; what finds no place goes to a
 /// file of its own.
-pub const STAGE_WHOLE_BYTES_MAX: usize = 12 << 20;
+pub const STAGE_WHOLE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of all bodies that may wait to be hashed and written at one time.
-pub const STAGE_BYTES_MAX: usize = 24 << 20;
+pub const STAGE_BYTES_MAX: usize = 16 << 20;
 /// Chunks that may wait for the thread that hashes several bodies at once: four to a lane. With
 /// more, callers hash for themselves.
 pub const MD5_QUEUE_MAX: usize = 64;

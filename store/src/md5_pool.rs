@@ -4,16 +4,19 @@
 //! blocks of each as the shortest has ready; as one ends the next takes its lane.
 //!
 //! A full set of lanes takes hardly longer than one stream, and nobody needs a stream's MD5 before
-//! its end. So before it begins, the thread waits a little for as many streams as it has lately had
-//! at one time ([`Company`]).
+//! its end. So before it begins, the thread waits for company ([`Company`]): where somebody waits
+//! for a digest, or a body can't take more in ([`Md5Pool::hurry`]), a little, for as many streams
+//! as there lately were at one time; where all bodies are still arriving, until each of them has
+//! something.
 //!
 //! A caller that finds the queue full, or the thread gone, hashes for itself. So the thread is
 //! never a limit on a machine with many cores, and never a reason to fail.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{io, vec};
 
 use bytes::Bytes;
@@ -29,10 +32,20 @@ pub(crate) const HASH_INLINE_MAX: usize = 64 << 10;
 /// Blocks of a stream that are compressed before looking whether another can join: some 10 us.
 const RUN_MAX: usize = 128;
 
+/// How soon a hash is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Haste {
+    /// Somebody waits for the digest.
+    Soon,
+    /// More of the body is to come: when memory has to be free.
+    Later,
+}
+
 /// Pieces to hash, and who waits for it.
 struct Job {
     stream: Md5Stream,
     pieces: Vec<Bytes>,
+    haste: Haste,
     reply: oneshot::Sender<Md5Stream>,
 }
 
@@ -42,12 +55,16 @@ struct Queue {
     state: Mutex<State>,
     /// Where the thread sleeps.
     bed: Condvar,
+    /// Bodies that are arriving.
+    members: AtomicUsize,
 }
 
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
     thread: Thread,
+    /// What is to be hashed later is needed soon.
+    hurried: bool,
     closed: bool,
 }
 
@@ -58,8 +75,8 @@ enum Thread {
     Works,
     /// Until there is a job.
     Idles,
-    /// For a while, until there are so many jobs.
-    Waits { count: usize },
+    /// For a while, until there are so many jobs, or one is in more haste than those it has.
+    Waits { count: usize, haste: Haste },
 }
 
 impl std::fmt::Debug for State {
@@ -75,11 +92,15 @@ impl Queue {
         if state.closed || state.jobs.len() >= MD5_QUEUE_MAX {
             return false;
         }
+        let job_haste = job.haste;
         state.jobs.push_back(job);
         let enough = match state.thread {
             Thread::Works => false,
             Thread::Idles => true,
-            Thread::Waits { count } => state.jobs.len() >= count,
+            // How long it waits depends on who is in haste.
+            Thread::Waits { count, haste } => {
+                state.jobs.len() >= count || (haste == Haste::Later && job_haste == Haste::Soon)
+            }
         };
         if enough {
             self.wake(state);
@@ -92,6 +113,16 @@ impl Queue {
         state.thread = Thread::Works;
         drop(state);
         self.bed.notify_one();
+    }
+
+    fn hurry(&self) {
+        let mut state = lock(&self.state);
+        state.hurried = true;
+        if let Thread::Waits { haste, .. } = state.thread
+            && haste == Haste::Later
+        {
+            self.wake(state);
+        }
     }
 
     fn close(&self) {
@@ -132,6 +163,18 @@ pub(crate) struct Md5Pool {
     queue: Option<Arc<Handle>>,
 }
 
+/// A body that arrives and is hashed on the way: others wait for it, as it does for them.
+#[derive(Debug)]
+pub(crate) struct Member(Option<Arc<Handle>>);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.0.members.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
 /// A stream that is being hashed.
 #[derive(Debug)]
 pub(crate) enum Hashing {
@@ -167,9 +210,24 @@ impl Md5Pool {
         }
     }
 
+    /// Counts a body as arriving for as long as what is returned lives.
+    pub(crate) fn join(&self) -> Member {
+        if let Some(handle) = &self.queue {
+            handle.0.members.fetch_add(1, Ordering::Relaxed);
+        }
+        Member(self.queue.clone())
+    }
+
+    /// Has everything that waits for company hashed soon: somebody can't take in more before.
+    pub(crate) fn hurry(&self) {
+        if let Some(handle) = &self.queue {
+            handle.0.hurry();
+        }
+    }
+
     /// Has the next pieces of a stream hashed. What is not worth it, or finds no place, is hashed
     /// before this returns.
-    pub(crate) fn hash(&self, mut stream: Md5Stream, pieces: &[Bytes]) -> Hashing {
+    pub(crate) fn hash(&self, mut stream: Md5Stream, pieces: &[Bytes], haste: Haste) -> Hashing {
         let len: usize = pieces.iter().map(Bytes::len).sum();
         if let Some(handle) = &self.queue
             && len > HASH_INLINE_MAX
@@ -178,6 +236,7 @@ impl Md5Pool {
             let job = Job {
                 stream: stream.clone(),
                 pieces: pieces.to_vec(),
+                haste,
                 reply: sender,
             };
             if handle.0.push(job) {
@@ -215,6 +274,7 @@ struct Lane {
     stream: Md5Stream,
     piece: Bytes,
     rest: vec::IntoIter<Bytes>,
+    haste: Haste,
     reply: oneshot::Sender<Md5Stream>,
 }
 
@@ -224,6 +284,7 @@ impl Lane {
             stream: job.stream,
             piece: Bytes::new(),
             rest: job.pieces.into_iter(),
+            haste: job.haste,
             reply: job.reply,
         }
     }
@@ -251,9 +312,40 @@ impl Lane {
 
 /// Longest sleep with nothing to do; it is woken when there is.
 const IDLE_MAX: Duration = Duration::from_hours(1);
-/// Longest wait for the next stream to join: about what a stream of a MiB takes alone, so that a
-/// wait in vain at most doubles the time.
-const PATIENCE: Duration = Duration::from_micros(2500);
+/// Longest wait in which nobody joins, where somebody waits for a digest.
+const PATIENCE_SOON_MAX: Duration = Duration::from_millis(10);
+/// Shortest such wait that is kept up: what a stream of a MiB takes on a fast processor.
+const PATIENCE_SOON_MIN: Duration = Duration::from_micros(2500);
+/// Longest wait for bodies that are still arriving. Each holds a thread meanwhile.
+const PATIENCE_LATER: Duration = Duration::from_millis(50);
+/// Blocks of a MiB.
+const MIB_BLOCKS: u32 = (1 << 20) / 64;
+/// Blocks of a run from which on its time says something.
+const TIMED_RUN_MIN: usize = 32;
+
+/// How long a block takes here and now, whether in one lane or in all.
+#[derive(Debug, Default)]
+struct Pace {
+    block: Duration,
+}
+
+impl Pace {
+    /// A run of so many blocks took so long.
+    fn ran(&mut self, blocks: usize, took: Duration) {
+        if blocks >= TIMED_RUN_MIN
+            && let Ok(blocks) = u32::try_from(blocks)
+        {
+            let last = took / blocks;
+            self.block = (self.block * 15 + last) / 16;
+        }
+    }
+
+    /// How long to wait for the next stream where somebody waits for a digest: about what a MiB
+    /// takes alone, so that a wait in vain at most doubles the time.
+    fn patience(&self) -> Duration {
+        (self.block * MIB_BLOCKS).clamp(PATIENCE_SOON_MIN, PATIENCE_SOON_MAX)
+    }
+}
 
 /// How many streams are likely to come together, and so are worth waiting for.
 ///
@@ -264,6 +356,13 @@ struct Company {
     expected: usize,
     /// Whether those that are here are begun: who comes later joins, and is not waited for.
     has_begun: bool,
+}
+
+/// How many more jobs to wait for, and how urgent those are that are there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wanted {
+    count: usize,
+    haste: Haste,
 }
 
 impl Company {
@@ -281,12 +380,25 @@ impl Company {
         self.expected = self.expected.max(taken.len());
     }
 
-    /// How many jobs to wait for now; `None` if what is there is to be hashed.
-    fn wanted(&self, state: &State, taken: &[Lane]) -> Option<usize> {
-        if state.closed || self.has_begun || taken.len() >= self.expected {
+    /// What to wait for now, with so many bodies arriving; `None` if what is there is to be hashed.
+    fn wanted(
+        &self,
+        lanes: Lanes,
+        state: &State,
+        taken: &[Lane],
+        members: usize,
+    ) -> Option<Wanted> {
+        let is_urgent = state.hurried || taken.iter().any(|lane| lane.haste == Haste::Soon);
+        let (expected, haste) = if is_urgent {
+            (self.expected, Haste::Soon)
+        } else {
+            (members.min(lanes.count()), Haste::Later)
+        };
+        if state.closed || self.has_begun || taken.len() >= expected {
             return None;
         }
-        Some(self.expected - taken.len())
+        let count = expected - taken.len();
+        Some(Wanted { count, haste })
     }
 
     /// A wait is over in which nobody came: it is the last before what is here begins, and one
@@ -316,17 +428,25 @@ impl Drop for Ending<'_> {
 /// The thread.
 fn run(lanes: Lanes, queue: &Queue) {
     let _ending = Ending(queue);
-    let mut company = Company::new();
+    let (mut company, mut pace) = (Company::new(), Pace::default());
     let mut taken = Vec::with_capacity(lanes.count());
-    while gather(lanes, queue, &mut company, &mut taken) {
-        hash(lanes, &mut taken);
+    while gather(lanes, queue, &mut company, &pace, &mut taken) {
+        let began_at = Instant::now();
+        let blocks = hash(lanes, &mut taken);
+        pace.ran(blocks, began_at.elapsed());
         company.begin(&taken);
     }
 }
 
 /// Takes what waits, and waits for more if there is nothing to do or more are expected. False when
 /// no more is to come.
-fn gather(lanes: Lanes, queue: &Queue, company: &mut Company, taken: &mut Vec<Lane>) -> bool {
+fn gather(
+    lanes: Lanes,
+    queue: &Queue,
+    company: &mut Company,
+    pace: &Pace,
+    taken: &mut Vec<Lane>,
+) -> bool {
     let mut state = lock(&queue.state);
     loop {
         company.take(lanes, &mut state, taken);
@@ -337,24 +457,35 @@ fn gather(lanes: Lanes, queue: &Queue, company: &mut Company, taken: &mut Vec<La
             (state, _) = queue.sleep(state, Thread::Idles, IDLE_MAX);
             continue;
         }
-        let Some(count) = company.wanted(&state, taken) else {
+        let members = queue.members.load(Ordering::Relaxed);
+        let Some(Wanted { count, haste }) = company.wanted(lanes, &state, taken, members) else {
+            // What finds no lane now is still in haste.
+            state.hurried &= !state.jobs.is_empty();
             return true;
         };
+        let patience = match haste {
+            Haste::Soon => pace.patience(),
+            Haste::Later => PATIENCE_LATER,
+        };
         let woken;
-        (state, woken) = queue.sleep(state, Thread::Waits { count }, PATIENCE);
-        if !woken && state.jobs.is_empty() {
-            company.waited_in_vain(taken);
+        (state, woken) = queue.sleep(state, Thread::Waits { count, haste }, patience);
+        match haste {
+            _ if woken => {}
+            Haste::Later => company.has_begun = true,
+            Haste::Soon if state.jobs.is_empty() => company.waited_in_vain(taken),
+            Haste::Soon => {}
         }
     }
 }
 
-/// Answers the streams that are at their end, and compresses the next blocks of the others.
-fn hash(lanes: Lanes, taken: &mut Vec<Lane>) {
+/// Answers the streams that are at their end, and compresses the next blocks of the others; how
+/// many of each.
+fn hash(lanes: Lanes, taken: &mut Vec<Lane>) -> usize {
     for ended in taken.extract_if(.., |lane| !lane.fill()) {
         ended.finish();
     }
     if taken.is_empty() {
-        return;
+        return 0;
     }
     let mut words: Vec<Words> = taken.iter().map(|lane| lane.stream.words).collect();
     let ready = taken.iter().map(|lane| lane.blocks().len());
@@ -365,6 +496,7 @@ fn hash(lanes: Lanes, taken: &mut Vec<Lane>) {
         lane.stream.words = words;
         lane.stream.advance(&mut lane.piece, count);
     }
+    count
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::entry::FileId;
 use crate::error::{Error, IoContext, Result};
 use crate::limits::{PUT_SIZE_MAX, STAGE_BYTES_MAX, STAGE_CHUNK_SIZE, STAGE_SMALL_MAX};
-use crate::md5_pool::{HASH_INLINE_MAX, Md5Pool};
+use crate::md5_pool::{HASH_INLINE_MAX, Haste, Md5Pool, Member};
 use crate::multipart::Claim;
 use crate::shared::lock;
 use crate::stage::drain::{Chunk, Drain, Inbox};
@@ -185,6 +185,8 @@ pub struct Stage {
     /// What the drain takes next, while it runs.
     inbox: Arc<Mutex<Inbox>>,
     running: Option<JoinHandle<(Hasher, Result<()>)>>,
+    /// While it is hashed on the way.
+    member: Option<Member>,
 }
 
 impl Stage {
@@ -209,6 +211,7 @@ impl Stage {
             written: 0,
             inbox: Arc::default(),
             running: None,
+            member: None,
         }
     }
 
@@ -267,6 +270,7 @@ impl Stage {
     /// Waits for the bytes being hashed and written.
     async fn settle(&mut self) -> Result<()> {
         if let Some(running) = self.running.take() {
+            self.stager.md5.hurry();
             let (hasher, done) = running.await.map_err(|_| Error::Closed)?;
             self.hasher = Some(hasher);
             done?;
@@ -282,9 +286,7 @@ impl Stage {
             return Ok(());
         }
         self.settle().await?;
-        let budget = Arc::clone(&self.stager.budget);
-        let permit = budget.acquire_many_owned(wanted).await;
-        let permit = permit.map_err(|_| Error::Closed)?;
+        let permit = self.acquire(wanted).await?;
         let (file, base) = self.file().await?;
         let claim = match &self.body {
             Some(Body::Place { claim, .. }) => Some(Arc::clone(claim)),
@@ -301,6 +303,7 @@ impl Stage {
         let chunk = self.take_waiting(permit);
         let hasher = self.hasher.take().expect("settled");
         drain.open();
+        self.member.get_or_insert_with(|| drain.md5.join());
         self.running = Some(spawn_blocking(move || drain.run_blocking(hasher, chunk)));
         Ok(())
     }
@@ -317,7 +320,24 @@ impl Stage {
             return false;
         };
         inbox.put(self.take_waiting(permit));
+        let is_filling = inbox.is_filling();
+        drop(inbox);
+        if is_filling {
+            self.stager.md5.hurry();
+        }
         true
+    }
+
+    /// A share of the budget.
+    async fn acquire(&self, wanted: u32) -> Result<OwnedSemaphorePermit> {
+        let budget = &self.stager.budget;
+        if let Ok(permit) = Arc::clone(budget).try_acquire_many_owned(wanted) {
+            return Ok(permit);
+        }
+        // Others may hold theirs until they have company.
+        self.stager.md5.hurry();
+        let permit = Arc::clone(budget).acquire_many_owned(wanted).await;
+        permit.map_err(|_| Error::Closed)
     }
 
     fn take_waiting(&mut self, permit: OwnedSemaphorePermit) -> Chunk {
@@ -374,7 +394,7 @@ impl Stage {
             } else {
                 let md5 = self.stager.md5.clone();
                 let update = move || {
-                    hasher.update_blocking(&md5, &bytes, || ());
+                    hasher.update_blocking(&md5, &bytes, Haste::Soon, || ());
                     (hasher.finish(), bytes)
                 };
                 spawn_blocking(update).await.map_err(|_| Error::Closed)?

@@ -78,7 +78,7 @@ impl Index {
             .pragma_update(None, "wal_autocheckpoint", 0)
             .index("set autocheckpoint")?;
         writer
-            .pragma_update(None, "cache_size", -8192)
+            .pragma_update(None, "cache_size", -4096)
             .index("set the cache size")?;
         schema::migrate(&mut writer, path)?;
         Ok((index, writer))

@@ -31,7 +31,7 @@ fn digests_of(pool: &Md5Pool, bodies: &[Vec<Bytes>], chunk: usize) -> Vec<[u8; 1
         let hash = |body: &'_ [Bytes]| {
             let mut stream = Md5Stream::new();
             for pieces in body.chunks(chunk) {
-                stream = pool.hash(stream, pieces).wait_blocking();
+                stream = pool.hash(stream, pieces, Haste::Soon).wait_blocking();
             }
             stream.finish()
         };
@@ -56,6 +56,7 @@ fn digests_of_queued(bodies: &[Vec<Bytes>]) -> Vec<[u8; 16]> {
         let job = Job {
             stream: Md5Stream::new(),
             pieces: body.clone(),
+            haste: Haste::Soon,
             reply: sender,
         };
         assert!(queue.push(job), "there is room");
@@ -148,6 +149,7 @@ struct Bench {
     company: Company,
     state: State,
     taken: Vec<Lane>,
+    members: usize,
 }
 
 impl Bench {
@@ -158,21 +160,28 @@ impl Bench {
             company: Company::new(),
             state: State::default(),
             taken: Vec::new(),
+            members: 0,
         })
     }
 
     /// Jobs come, of two runs each; how many more are waited for then.
     fn come(&mut self, count: usize) -> Option<usize> {
+        self.come_in(count, Haste::Soon).map(|wanted| wanted.count)
+    }
+
+    fn come_in(&mut self, count: usize, haste: Haste) -> Option<Wanted> {
         for _ in 0..count {
             self.state.jobs.push_back(Job {
                 stream: Md5Stream::new(),
                 pieces: pieces(count, &[2 * RUN_MAX * 64]),
+                haste,
                 reply: oneshot::channel().0,
             });
         }
         self.company
             .take(self.lanes, &mut self.state, &mut self.taken);
-        self.company.wanted(&self.state, &self.taken)
+        self.company
+            .wanted(self.lanes, &self.state, &self.taken, self.members)
     }
 
     /// Hashes a run of each.
@@ -193,8 +202,9 @@ fn a_stream_alone_never_waits() {
     let Some(mut bench) = Bench::new() else {
         return;
     };
-    for _ in 0..5 {
-        assert_eq!(bench.come(1), None);
+    bench.members = 1;
+    for haste in [Haste::Soon, Haste::Later, Haste::Soon, Haste::Later] {
+        assert_eq!(bench.come_in(1, haste), None);
         bench.run_to_the_end();
     }
 }
@@ -235,6 +245,77 @@ fn a_stream_that_is_left_alone_soon_waits_no_more() {
     assert_eq!(bench.come(2), None);
     bench.run_to_the_end();
     assert_eq!(bench.come(1), Some(1), "there is company again");
+}
+
+#[test]
+fn bodies_that_arrive_wait_for_each_other_until_one_can_not() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.members = 3;
+    let missing = |count, haste| Some(Wanted { count, haste });
+    assert_eq!(bench.come_in(1, Haste::Later), missing(2, Haste::Later));
+    assert_eq!(bench.come_in(1, Haste::Later), missing(1, Haste::Later));
+    assert_eq!(bench.come_in(1, Haste::Later), None, "all are here");
+    bench.run_to_the_end();
+    assert_eq!(bench.come_in(1, Haste::Later), missing(2, Haste::Later));
+    bench.state.hurried = true;
+    let soon = missing(2, Haste::Soon);
+    assert_eq!(bench.come_in(0, Haste::Later), soon, "three came before");
+    bench.company.waited_in_vain(&bench.taken);
+    assert_eq!(bench.come_in(0, Haste::Later), None, "but not for long");
+    bench.state.hurried = false;
+    bench.run_to_the_end();
+    assert_eq!(bench.come_in(1, Haste::Later), missing(2, Haste::Later));
+    assert_eq!(
+        bench.come_in(1, Haste::Soon),
+        None,
+        "who is in haste waits for as many as there were"
+    );
+}
+
+#[test]
+fn more_bodies_than_lanes_do_not_wait_for_all() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.members = 10 * LANES_MAX;
+    let lanes = bench.lanes.count();
+    assert!(bench.come_in(lanes - 1, Haste::Later).is_some());
+    assert_eq!(bench.come_in(1, Haste::Later), None);
+}
+
+/// A stalled body holds up nobody: the others are blocked, say so, and go on.
+#[test]
+fn a_hurry_wakes_a_thread_that_waits_for_company() {
+    let (pool, thread) = Md5Pool::start().unwrap();
+    let members = (pool.join(), pool.join());
+    let body = pieces(4, &[200_000]);
+    for _ in 0..20 {
+        let hashing = pool.hash(Md5Stream::new(), &body, Haste::Later);
+        pool.hurry();
+        assert_eq!(hashing.wait_blocking().finish(), expected(&body));
+    }
+    drop((members, pool));
+    assert!(thread.is_none_or(|thread| thread.join().is_ok()));
+}
+
+#[test]
+fn patience_follows_the_pace_within_bounds() {
+    let mut pace = Pace::default();
+    assert_eq!(pace.patience(), PATIENCE_SOON_MIN);
+    for _ in 0..100 {
+        pace.ran(
+            RUN_MAX,
+            Duration::from_nanos(300) * u32::try_from(RUN_MAX).unwrap(),
+        );
+    }
+    let about = Duration::from_nanos(300) * MIB_BLOCKS;
+    assert!(pace.patience() > about * 9 / 10 && pace.patience() <= about);
+    pace.ran(1, Duration::from_secs(1));
+    assert!(pace.patience() <= about, "a short run says nothing");
+    (0..100).for_each(|_| pace.ran(RUN_MAX, Duration::from_secs(1)));
+    assert_eq!(pace.patience(), PATIENCE_SOON_MAX);
 }
 
 /// `cargo test --release -p forebay-store --lib -- --ignored --nocapture md5_speed`

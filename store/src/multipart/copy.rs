@@ -17,7 +17,7 @@ use crate::digest::{DigestSet, Digests, Hasher, crc64, crc64_combine};
 use crate::entry::{ETag, Entry, Extent, Part};
 use crate::error::{Error, Result};
 use crate::index::extent;
-use crate::md5_pool::Md5Pool;
+use crate::md5_pool::{Haste, Md5Pool};
 use crate::store::Store;
 use crate::write::Writer;
 
@@ -74,7 +74,9 @@ impl Reading {
     /// Takes the next bytes, which lie in one piece.
     fn take_blocking(&mut self, md5: &Md5Pool, frame: Bytes) {
         let frames = std::slice::from_ref(&frame);
-        let crc = self.hasher.update_blocking(md5, frames, || crc64(&frame));
+        let crc = self
+            .hasher
+            .update_blocking(md5, frames, Haste::Soon, || crc64(&frame));
         let len = frame.len() as u64;
         let piece = &mut self.pieces[self.index];
         piece.crc64 = crc64_combine(piece.crc64, crc, len);

@@ -14,7 +14,7 @@ use crate::digest::Hasher;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{IoContext, Result};
 use crate::limits::STAGE_GATHER_MAX;
-use crate::md5_pool::Md5Pool;
+use crate::md5_pool::{Haste, Md5Pool};
 use crate::multipart::Claim;
 use crate::shared::lock;
 
@@ -44,6 +44,12 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
+    /// Whether so much has gathered that the drain should soon look.
+    pub(super) fn is_filling(&self) -> bool {
+        let gathered = self.next.as_ref().map_or(0, |next| next.len);
+        gathered >= STAGE_GATHER_MAX / 2
+    }
+
     /// Whether `len` bytes would be taken if they were put here now.
     pub(super) fn has_room(&self, len: usize) -> bool {
         let gathered = self.next.as_ref().map_or(0, |next| next.len);
@@ -100,11 +106,11 @@ impl Drain {
 
     fn chunk_blocking(&mut self, hasher: &mut Hasher, chunk: Chunk) -> Result<()> {
         let slices: Vec<&[u8]> = chunk.pieces.iter().map(AsRef::as_ref).collect();
-        let done = hasher.update_blocking(&self.md5, &chunk.pieces, || {
-            self.disk
-                .write_at(&self.file, &slices, self.offset)
-                .io("write", &self.file.path)
-        });
+        let write = || {
+            let done = self.disk.write_at(&self.file, &slices, self.offset);
+            done.io("write", &self.file.path)
+        };
+        let done = hasher.update_blocking(&self.md5, &chunk.pieces, Haste::Later, write);
         self.offset += chunk.len as u64;
         // Not kept until more arrives: a body that stalls must not hold up the others.
         drop(chunk.permit);

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 
+use md5::{Digest as _, Md5};
+
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
 use crate::name::{AccountId, BucketName, ObjectKey, UploadId, VersionId};
 use crate::time::Timestamp;
@@ -47,6 +49,17 @@ impl ETag {
         let mut digest = [0; 16];
         hex::decode_to_slice(digits, &mut digest).ok()?;
         Some(Self { digest, parts })
+    }
+}
+
+impl ETag {
+    /// The entity tag of an object at a remote origin: what it says if it could be one of ours,
+    /// else a digest of it.
+    fn of_origin(text: &str) -> Self {
+        Self::parse(text).unwrap_or_else(|| Self {
+            digest: Md5::digest(text).into(),
+            parts: 0,
+        })
     }
 }
 
@@ -144,7 +157,7 @@ pub struct Extent {
 /// The index's knowledge of one version of a key.
 #[derive(Debug)]
 pub struct Entry {
-    /// Number of the version: later versions have higher ones, none is used twice.
+    /// Number of the version: none is used twice, and in a store later versions have higher ones.
     pub id: u64,
     /// Inode number on the mount: the version's number, or that of the version it changed in
     /// place.
@@ -173,10 +186,72 @@ pub struct Entry {
     pub parts: Vec<ObjectPart>,
     /// What POSIX keeps of it.
     pub file: FileAttributes,
-    /// Where its bytes are, in order.
+    /// Where its bytes are, in order; none of a remote origin's.
     pub extents: Vec<Extent>,
+    /// What a remote origin knows it by; `None` in a store.
+    pub origin: Option<Box<OriginVersion>>,
     /// Whether its bytes have been checked against their CRC since the store was opened.
     pub(crate) verified: AtomicBool,
+}
+
+/// What a remote origin knows a version by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OriginVersion {
+    /// Its entity tag as the origin wrote it, without quotes.
+    pub etag: String,
+    /// Its version id, if it is to be asked for by that.
+    pub version_id: Option<String>,
+}
+
+/// What is to be said of a version at a remote origin; see [`Entry`] for what each field means.
+#[derive(Clone, Debug)]
+pub struct OriginEntry {
+    /// [`Entry::id`].
+    pub id: u64,
+    /// [`Entry::ino`].
+    pub ino: u64,
+    /// [`Entry::bucket`].
+    pub bucket: BucketId,
+    /// [`Entry::key`].
+    pub key: ObjectKey,
+    /// [`Entry::size`].
+    pub size: u64,
+    /// [`Entry::modified_at`].
+    pub modified_at: Timestamp,
+    /// [`Entry::owner`].
+    pub owner: AccountId,
+    /// [`Entry::attributes`].
+    pub attributes: Attributes,
+    /// [`Entry::file`].
+    pub file: FileAttributes,
+    /// [`Entry::origin`].
+    pub version: OriginVersion,
+}
+
+impl From<OriginEntry> for Entry {
+    /// An entry whose bytes are not in a store.
+    fn from(origin: OriginEntry) -> Self {
+        Self {
+            id: origin.id,
+            ino: origin.ino,
+            bucket: origin.bucket,
+            key: origin.key,
+            version_id: None,
+            delete_marker: false,
+            size: origin.size,
+            etag: ETag::of_origin(&origin.version.etag),
+            modified_at: origin.modified_at,
+            owner: origin.owner,
+            attributes: origin.attributes,
+            checksum: None,
+            parts: Vec::new(),
+            file: origin.file,
+            extents: Vec::new(),
+            origin: Some(Box::new(origin.version)),
+            // There is no CRC to check it against here.
+            verified: AtomicBool::new(true),
+        }
+    }
 }
 
 /// What a listing shows of an object.
@@ -289,6 +364,8 @@ mod tests {
                 Some(etag)
             );
         }
+        assert_ne!(ETag::of_origin("abc"), ETag::of_origin("abd"));
+        assert_eq!(ETag::of_origin(&multipart.to_string()), multipart);
         assert_eq!(ETag::parse("\"abc\""), None);
         assert_eq!(ETag::parse(""), None);
     }

@@ -123,6 +123,20 @@ pub enum Error {
     #[error("{0} was replaced meanwhile")]
     Superseded(ObjectKey),
 
+    // What a remote origin did.
+    /// The origin does not let us.
+    #[error("the origin refuses: {0}")]
+    OriginDenied(String),
+    /// The origin can't be reached, fails or is too slow.
+    #[error("the origin is unavailable: {0}")]
+    OriginUnavailable(String),
+    /// What the origin answered makes no sense.
+    #[error("the origin's answer is wrong: {0}")]
+    OriginAnswer(String),
+    /// A change that can't be made at this origin, or not from here.
+    #[error("{0} is not possible on this origin")]
+    ReadOnly(&'static str),
+
     // What the machine did.
     /// A call to the disk failed.
     #[error("{action} {}", path.display())]

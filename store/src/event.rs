@@ -33,7 +33,7 @@ pub const TAIL_SIZE_MAX: usize = 4 << 20;
 pub enum ChangeKind {
     /// The key has a new current version, with this inode number.
     Published {
-        /// Inode number of the new version.
+        /// Inode number of the new version; 0 if it is not known yet.
         ino: u64,
     },
     /// The key has no current version any more.
@@ -192,9 +192,9 @@ impl Drop for Subscription {
     }
 }
 
-/// The store's end of the change feed.
+/// The end of the change feed of whoever knows of the changes.
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub struct Feed {
     epoch: u64,
     subscribers: Mutex<Vec<Weak<Queue>>>,
     progress: Arc<Notify>,
@@ -204,7 +204,7 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// A feed without changes; `epoch` is to be another than that of every feed before.
-    pub(crate) fn new(epoch: u64) -> Self {
+    pub fn new(epoch: u64) -> Self {
         Self {
             epoch,
             subscribers: Mutex::default(),
@@ -264,7 +264,9 @@ impl Feed {
         waited.unwrap_or_else(|_| self.since_now(after, limit.max(1)))
     }
 
-    pub(crate) fn subscribe(&self, skip: Face, from: u64) -> Subscription {
+    /// All changes posted from now on that `skip` did not make; those up to `from` count as
+    /// acknowledged.
+    pub fn subscribe(&self, skip: Face, from: u64) -> Subscription {
         let queue = Arc::new(Queue {
             skip,
             waiting: Mutex::default(),
@@ -285,7 +287,7 @@ impl Feed {
     }
 
     /// Hands committed changes to every subscriber, in the order given.
-    pub(crate) fn post(&self, changes: &[Change]) {
+    pub fn post(&self, changes: &[Change]) {
         if changes.is_empty() {
             return;
         }

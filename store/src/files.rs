@@ -5,6 +5,7 @@ mod tree;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
@@ -29,6 +30,9 @@ use crate::shared::no_space;
 use crate::stage::StagingFile;
 use crate::store::Store;
 use crate::write::{Draft, Source, Writer};
+
+/// How long an answer may be believed: every change is told.
+const ANSWER_AGE_MAX: Duration = Duration::from_hours(1);
 
 impl Store {
     /// Runs an operation of the mount.
@@ -261,6 +265,10 @@ impl Files for Store {
             .sequence
             .load(std::sync::atomic::Ordering::Acquire);
         self.shared.feed.subscribe(skip, from)
+    }
+
+    fn answer_age_max(&self) -> Duration {
+        ANSWER_AGE_MAX
     }
 
     fn mount_account(&self) -> AccountId {

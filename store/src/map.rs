@@ -1,20 +1,23 @@
-//! Memory maps of data files.
+//! Memory maps of data files, and of a cache's files.
 //!
 //! Bytes go from the page cache to the socket without a copy in this process. Two things make
 //! that safe:
 //!
 //! # Invariants
-//! 1. Below its published length no byte of a data file ever changes, and no data file shrinks
-//!    while the store is open; `DATA/lock` keeps other processes of ours out.
+//! 1. No byte that is handed out changes while somebody holds it, and no file shrinks below it; a
+//!    lock on the directory keeps other processes of ours out. A data file's bytes never change at
+//!    all below its published length. A cache's block is overwritten or given back only when nobody
+//!    holds a slice of it.
 //! 2. A page that the disk can't deliver raises SIGBUS. [`populate`](Map::populate) finds such a
 //!    page first, as an error. For the moment in between, the handler here puts a page of zeros
-//!    under the fault, and the extent's CRC then fails.
+//!    under the fault; the CRC of what is there then fails, and [`faulted`](Map::faulted) says that
+//!    the map is not to be used any more.
 #![expect(unsafe_code, reason = "memory maps, and the signal handler they need")]
 
 use std::fs::File;
 use std::io;
 use std::sync::Once;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
@@ -26,14 +29,19 @@ const PAGE_SIZE: usize = 4096;
 
 /// A data file, mapped from its start.
 #[derive(Debug)]
-pub(crate) struct Map {
+pub struct Map {
     map: Mmap,
     slot: Option<usize>,
 }
 
 impl Map {
     /// Maps the first `len` bytes of `file`, which must be as long.
-    pub(crate) fn new(file: &File, len: usize) -> io::Result<Self> {
+    ///
+    /// Who maps a file keeps Invariant 1 for it.
+    ///
+    /// # Errors
+    /// That of `mmap(2)`.
+    pub fn new(file: &File, len: usize) -> io::Result<Self> {
         install_handler();
         // SAFETY: Invariant 1: nobody changes or cuts these bytes while the map is there.
         let map = unsafe { MmapOptions::new().len(len).map(file)? };
@@ -44,7 +52,7 @@ impl Map {
     }
 
     /// Whether all pages of a range are in memory.
-    pub(crate) fn is_resident(&self, offset: usize, len: usize) -> bool {
+    pub fn is_resident(&self, offset: usize, len: usize) -> bool {
         let start = offset / PAGE_SIZE * PAGE_SIZE;
         let end = (offset + len).min(self.map.len());
         let mut resident = [0_u8; 256];
@@ -64,12 +72,20 @@ impl Map {
         })
     }
 
+    /// Has the kernel begin to read a range into memory, as a whole; does not wait for it.
+    ///
+    /// # Errors
+    /// That of `madvise(2)`.
+    pub fn read_ahead(&self, offset: usize, len: usize) -> io::Result<()> {
+        self.map.advise_range(Advice::WillNeed, offset, len)
+    }
+
     /// Brings a range into memory; blocks.
     ///
     /// # Errors
     /// What the disk said; a kernel without `MADV_POPULATE_READ` (before 5.14) is asked to read
     /// ahead.
-    pub(crate) fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
+    pub fn populate(&self, offset: usize, len: usize) -> io::Result<()> {
         match self.map.advise_range(Advice::PopulateRead, offset, len) {
             Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
                 self.map.advise_range(Advice::WillNeed, offset, len)
@@ -82,7 +98,10 @@ impl Map {
     }
 
     /// Lets the kernel take the pages of a range out of this process, not out of memory.
-    pub(crate) fn release(&self, offset: usize, len: usize) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// That of `madvise(2)`.
+    pub fn release(&self, offset: usize, len: usize) -> io::Result<()> {
         // SAFETY: a shared file map is read back from the file, so no byte is lost.
         unsafe {
             self.map
@@ -90,13 +109,20 @@ impl Map {
         }
     }
 
+    /// Whether a page could not be had, and zeros were read in its place.
+    pub fn faulted(&self) -> bool {
+        self.slot
+            .is_some_and(|slot| GUARDED[slot].faulted.load(Ordering::Acquire))
+    }
+
     /// Bytes of the map.
-    pub(crate) fn len(&self) -> usize {
+    #[expect(clippy::len_without_is_empty, reason = "there is no empty map")]
+    pub fn len(&self) -> usize {
         self.map.len()
     }
 
     /// The whole map as bytes that keep it alive; slices of them cost a counter each.
-    pub(crate) fn into_bytes(self: std::sync::Arc<Self>) -> Bytes {
+    pub fn into_bytes(self: std::sync::Arc<Self>) -> Bytes {
         struct Owner(std::sync::Arc<Map>);
         impl AsRef<[u8]> for Owner {
             fn as_ref(&self) -> &[u8] {
@@ -121,12 +147,14 @@ impl Drop for Map {
 struct Guarded {
     start: AtomicUsize,
     len: AtomicUsize,
+    faulted: AtomicBool,
 }
 
 static GUARDED: [Guarded; GUARDED_MAX] = [const {
     Guarded {
         start: AtomicUsize::new(0),
         len: AtomicUsize::new(0),
+        faulted: AtomicBool::new(false),
     }
 }; GUARDED_MAX];
 
@@ -139,6 +167,7 @@ fn guard(start: usize, len: usize) -> Option<usize> {
             .compare_exchange(0, start, Ordering::AcqRel, Ordering::Relaxed)
             .is_ok()
         {
+            guarded.faulted.store(false, Ordering::Release);
             guarded.len.store(len, Ordering::Release);
             return Some(slot);
         }
@@ -179,11 +208,12 @@ extern "C" fn on_sigbus(
     let info = unsafe { &*info };
     // SAFETY: SIGBUS is a signal that has an address.
     let address = unsafe { info.si_addr() }.addr();
-    let ours = GUARDED.iter().any(|guarded| {
+    let ours = GUARDED.iter().find(|guarded| {
         let start = guarded.start.load(Ordering::Acquire);
         start != 0 && address.wrapping_sub(start) < guarded.len.load(Ordering::Acquire)
     });
-    if ours {
+    if let Some(guarded) = ours {
+        guarded.faulted.store(true, Ordering::Release);
         let page = (address & !(PAGE_SIZE - 1)) as *mut libc::c_void;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
         // SAFETY: the page lies in a map of ours that only ever is read; replacing it with zeros
@@ -230,8 +260,10 @@ mod tests {
         // What a disk error looks like from here: the page can't be had.
         file.set_len(PAGE_SIZE as u64).unwrap();
         assert!(map.populate(PAGE_SIZE, PAGE_SIZE).is_err());
-        let bytes = map.into_bytes();
-        assert_eq!(bytes[PAGE_SIZE + 10], 0);
+        let bytes = Arc::clone(&map).into_bytes();
         assert_eq!(bytes[10], 7);
+        assert!(!map.faulted());
+        assert_eq!(bytes[PAGE_SIZE + 10], 0);
+        assert!(map.faulted());
     }
 }

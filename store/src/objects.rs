@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use crate::api::{
-    Answer, Complete, Copy, CopyPart, DELIVERY_WAIT_MAX, Delete, Deleted, Durability, Face, List,
-    ListBuckets, ListPage, ListUploads, NewBucket, NewUpload, Objects, Publish, PublishPart,
-    UploadPage,
+    Answer, Buckets, Complete, Copy, CopyPart, DELIVERY_WAIT_MAX, Delete, Deleted, Durability,
+    Face, List, ListBuckets, ListPage, ListUploads, NewBucket, NewUpload, Objects, Publish,
+    PublishPart, UploadPage,
 };
 use crate::content::Content;
 use crate::digest::DigestSet;
@@ -391,7 +391,7 @@ pub(crate) fn label(shared: &Shared, file: &crate::disk::DiskFile, record: &Reco
     }
 }
 
-impl Objects for Store {
+impl Buckets for Store {
     fn create_bucket(&self, bucket: NewBucket) -> Answer<'_, Arc<Bucket>> {
         Box::pin(self.make_bucket(bucket))
     }
@@ -426,6 +426,21 @@ impl Objects for Store {
         Box::pin(std::future::ready(Ok((found, more))))
     }
 
+    fn open(&self, entry: &Arc<Entry>) -> Result<Content> {
+        let mut files = Vec::with_capacity(entry.extents.len());
+        for extent in &entry.extents {
+            match self.shared.files.get(extent.file, extent.packed) {
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    return Err(Error::Superseded(entry.key.clone()));
+                }
+                file => files.push(file?),
+            }
+        }
+        Content::new(entry, files)
+    }
+}
+
+impl Objects for Store {
     fn cached(&self, bucket: BucketId, key: &ObjectKey) -> Option<Option<Arc<Entry>>> {
         if self.shared.closing.is_idle() {
             self.shared.entries.get(bucket, key).ok()
@@ -454,19 +469,6 @@ impl Objects for Store {
                 }
             }
         })
-    }
-
-    fn open(&self, entry: &Arc<Entry>) -> Result<Content> {
-        let mut files = Vec::with_capacity(entry.extents.len());
-        for extent in &entry.extents {
-            match self.shared.files.get(extent.file, extent.packed) {
-                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
-                    return Err(Error::Superseded(entry.key.clone()));
-                }
-                file => files.push(file?),
-            }
-        }
-        Content::new(entry, files)
     }
 
     fn stage(&self, len: Option<u64>, digests: DigestSet) -> Answer<'_, Stage> {

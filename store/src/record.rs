@@ -292,6 +292,7 @@ impl Record {
             parts,
             file: self.file.into(),
             extents,
+            origin: None,
             verified: AtomicBool::new(true),
         }
     }

@@ -453,7 +453,7 @@ impl Recycler {
         Ok(StagingFile {
             id,
             file,
-            recycler: Arc::clone(self),
+            recycler: Some(Arc::clone(self)),
             taken: Arc::default(),
         })
     }
@@ -491,12 +491,35 @@ impl Recycler {
 pub struct StagingFile {
     pub(crate) id: FileId,
     pub(crate) file: Arc<DiskFile>,
-    recycler: Arc<Recycler>,
+    /// `None` of a file that has no name.
+    recycler: Option<Arc<Recycler>>,
     /// Set when the file itself was published and is no staging file any more.
     taken: Arc<AtomicBool>,
 }
 
 impl StagingFile {
+    /// An empty file without a name, for whom does not publish to the store; `dir` says on which
+    /// file system.
+    ///
+    /// # Errors
+    /// `Io`; `EOPNOTSUPP` where the file system has no such files (`O_TMPFILE`, open(2)).
+    pub fn unnamed(dir: &Path) -> Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let mut options = File::options();
+        options.read(true).write(true).mode(0o600);
+        let file = options.custom_flags(libc::O_TMPFILE).open(dir);
+        let file = file.io("make a file in", dir)?;
+        Ok(Self {
+            id: FileId(0),
+            file: Arc::new(DiskFile {
+                file,
+                path: dir.to_owned(),
+            }),
+            recycler: None,
+            taken: Arc::default(),
+        })
+    }
+
     /// The file, open for reading and writing.
     pub fn file(&self) -> &File {
         &self.file.file
@@ -505,8 +528,10 @@ impl StagingFile {
 
 impl Drop for StagingFile {
     fn drop(&mut self) {
-        if !self.taken.load(Ordering::Acquire) {
-            self.recycler.give(self.id, &self.file);
+        if let Some(recycler) = &self.recycler
+            && !self.taken.load(Ordering::Acquire)
+        {
+            recycler.give(self.id, &self.file);
         }
     }
 }

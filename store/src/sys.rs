@@ -1,5 +1,9 @@
 //! System calls that the standard library has no safe form of.
 #![expect(unsafe_code, reason = "raw system calls")]
+#![expect(
+    clippy::missing_errors_doc,
+    reason = "every function gives the error of its system call"
+)]
 
 use std::ffi::{CStr, CString};
 use std::io::{self, IoSlice};
@@ -9,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// Most buffers of one `pwritev(2)`.
-pub(crate) const IOV_MAX: usize = 1024;
+pub const IOV_MAX: usize = 1024;
 
 fn check(result: i64) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
@@ -30,9 +34,9 @@ fn retry(mut call: impl FnMut() -> i64) -> io::Result<usize> {
 }
 
 /// `pwritev(2)` of at most [`IOV_MAX`] buffers; gives the bytes written.
-pub(crate) fn pwritev(fd: RawFd, bufs: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+pub fn pwritev(fd: RawFd, bufs: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
     let at = offset(at)?;
-    let count = i32::try_from(bufs.len().min(IOV_MAX)).expect("IOV_MAX fits");
+    let count = i32::try_from(bufs.len().min(IOV_MAX)).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: `IoSlice` has the layout of `iovec`, and the `count` buffers live across the call.
     retry(|| unsafe { libc::pwritev(fd, bufs.as_ptr().cast(), count, at) } as i64)
 }
@@ -42,6 +46,36 @@ pub(crate) fn fallocate(fd: RawFd, len: u64) -> io::Result<()> {
     let len = offset(len)?;
     // SAFETY: no memory is passed.
     retry(|| i64::from(unsafe { libc::fallocate(fd, 0, 0, len) })).map(drop)
+}
+
+/// Gives the space of a range back to the file system, with `fallocate(2)`; the range reads as
+/// zeros from then on, and the file keeps its length.
+pub fn punch_hole(fd: RawFd, at: u64, len: u64) -> io::Result<()> {
+    let (at, len) = (offset(at)?, offset(len)?);
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: no memory is passed.
+    retry(|| i64::from(unsafe { libc::fallocate(fd, mode, at, len) })).map(drop)
+}
+
+/// Where the first data at or after a place of a file is; `None` if there is none.
+pub fn seek_data(fd: RawFd, at: u64) -> io::Result<Option<u64>> {
+    seek(fd, at, libc::SEEK_DATA)
+}
+
+/// Where the first hole at or after a place of a file is, its end being one; `None` if the place is
+/// not in the file.
+pub fn seek_hole(fd: RawFd, at: u64) -> io::Result<Option<u64>> {
+    seek(fd, at, libc::SEEK_HOLE)
+}
+
+fn seek(fd: RawFd, at: u64, whence: libc::c_int) -> io::Result<Option<u64>> {
+    let at = offset(at)?;
+    // SAFETY: no memory is passed.
+    match retry(|| unsafe { libc::lseek(fd, at, whence) }) {
+        Ok(found) => Ok(Some(found as u64)),
+        Err(err) if err.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(err) => Err(err),
+    }
 }
 
 /// `copy_file_range(2)` until `len` bytes are copied; falls short only with an error.
@@ -93,7 +127,7 @@ pub(crate) fn fgetxattr(fd: RawFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// `statvfs(3)`: bytes in all, bytes available, inodes available.
-pub(crate) fn statvfs(path: &Path) -> io::Result<(u64, u64, u64)> {
+pub fn statvfs(path: &Path) -> io::Result<(u64, u64, u64)> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut stat = MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the path is a C string and `stat` has room for the answer.
@@ -108,7 +142,7 @@ pub(crate) fn statvfs(path: &Path) -> io::Result<(u64, u64, u64)> {
 }
 
 /// `flock(2)`, exclusive, without waiting; false if another process has the lock.
-pub(crate) fn try_lock(fd: RawFd) -> io::Result<bool> {
+pub fn try_lock(fd: RawFd) -> io::Result<bool> {
     // SAFETY: no memory is passed.
     match retry(|| i64::from(unsafe { libc::flock(fd, libc::LOCK_EX | libc::LOCK_NB) })) {
         Ok(_) => Ok(true),

@@ -118,6 +118,7 @@ impl Draft {
             parts: self.parts,
             file: self.file,
             extents: Vec::new(),
+            origin: None,
             verified: AtomicBool::new(true),
         }
     }

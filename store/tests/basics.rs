@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_store::api::{
-    Complete, CompletedPart, Copy, Delete, Durability, Face, Files, List, ListItem, NewBucket,
-    NewUpload, Node, Objects, Publish, PublishFile, PublishPart, RenameMode,
+    Buckets, Complete, CompletedPart, Copy, Delete, Durability, Face, Files, List, ListItem,
+    NewBucket, NewUpload, Node, Objects, Publish, PublishFile, PublishPart, RenameMode,
 };
 use forebay_store::digest::DigestSet;
 use forebay_store::entry::{Attributes, Bucket, BucketId, Entry, FileAttributes};

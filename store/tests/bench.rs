@@ -9,8 +9,9 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use forebay_store::api::{
-    Complete, CompletedPart, Copy, CopyPart, Delete, Deleted, DirectoryItem, Durability, Face,
-    Files, List, ListItem, NewBucket, NewUpload, Node, Objects, Publish, PublishFile, PublishPart,
+    Buckets, Complete, CompletedPart, Copy, CopyPart, Delete, Deleted, DirectoryItem, Durability,
+    Face, Files, List, ListItem, NewBucket, NewUpload, Node, Objects, Publish, PublishFile,
+    PublishPart,
 };
 use forebay_store::digest::DigestSet;
 use forebay_store::disk::Disk;

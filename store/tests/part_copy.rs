@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay_store::Objects;
+use forebay_store::Buckets;
 use forebay_store::api::Durability;
 use forebay_store::digest::{DigestSet, Hasher};
 use forebay_store::disk::RealDisk;

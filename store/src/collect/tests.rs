@@ -2,7 +2,7 @@ use bytes::Bytes;
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::api::{Delete, Durability, NewBucket, Objects, Publish};
+use crate::api::{Buckets, Delete, Durability, NewBucket, Objects, Publish};
 use crate::digest::DigestSet;
 use crate::entry::{Attributes, BucketId, Entry};
 use crate::name::{BucketName, ObjectKey};

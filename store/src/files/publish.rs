@@ -22,8 +22,6 @@ use crate::write::{Draft, Source};
 
 /// Largest file whose entity tag is the MD5 of its bytes, in bytes: more would hold up `close`.
 const MD5_SIZE_MAX: u64 = 1 << 20;
-/// User metadata in which rclone keeps the MD5 of a large object's bytes.
-const RCLONE_MD5: &str = "md5chksum";
 
 impl Store {
     /// Makes a staging file's bytes the current version of its key.
@@ -54,15 +52,7 @@ impl Store {
         id: u64,
     ) -> Draft {
         let mut attributes = std::mem::take(&mut publish.attributes);
-        attributes
-            .user_metadata
-            .retain(|(name, _)| name != RCLONE_MD5);
-        posix::to_metadata(&publish.file, &mut attributes.user_metadata);
-        posix::to_s3cmd(
-            &publish.file,
-            posix::Bytes::New,
-            &mut attributes.user_metadata,
-        );
+        posix::written(&publish.file, &mut attributes.user_metadata);
         Draft {
             bucket: publish.bucket,
             key: publish.key.clone(),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::api::{AttributeChange, Node, RenameMode};
-use crate::entry::{BucketId, Entry, FileAttributes};
+use crate::entry::{BucketId, Entry};
 use crate::error::{Error, Result};
 use crate::event::ChangeKind;
 use crate::index::directory::{self, prefix_of};
@@ -41,36 +41,13 @@ pub(super) fn change_attributes(
     mut entry: Entry,
     change: AttributeChange,
 ) -> Result<Arc<Entry>> {
-    let kept = entry.file;
-    let permissions = |new: u32| {
-        kept.mode
-            .map_or(new, |old| old & posix::S_IFMT | new & !posix::S_IFMT)
-    };
-    entry.file = FileAttributes {
-        mode: change.mode.map(permissions).or(kept.mode),
-        uid: change.uid.or(kept.uid),
-        gid: change.gid.or(kept.gid),
-        mtime: change.mtime.or(kept.mtime),
-        ctime: change.ctime.or(kept.ctime),
-        rdev: change.rdev.or(kept.rdev),
-    };
-    posix::to_metadata(
-        &FileAttributes {
-            ctime: None,
-            ..change
-        },
+    entry.file = posix::changed(
+        &entry.file,
+        &change,
+        entry.modified_at,
+        entry.key.is_marker(),
         &mut entry.attributes.user_metadata,
     );
-    if !entry.key.is_marker() {
-        // s3cmd that is told anything does not look at Last-Modified any more.
-        let mtime = entry.file.mtime.or(Some(entry.modified_at));
-        let told = FileAttributes {
-            mtime,
-            ..entry.file
-        };
-        let metadata = &mut entry.attributes.user_metadata;
-        posix::to_s3cmd(&told, posix::Bytes::Same, metadata);
-    }
     writer.rewrite(entry)
 }
 

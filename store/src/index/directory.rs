@@ -9,9 +9,7 @@ use crate::accounts::Accounts;
 use crate::api::{DirectoryItem, DirectoryPage, ListAfter, Node};
 use crate::entry::BucketId;
 use crate::error::{IndexContext, Result};
-
-/// Longest name of a directory entry, in bytes.
-const NAME_LEN_MAX: usize = 255;
+use crate::rule::posix::is_name;
 
 /// The key prefix of the directory at `path`.
 pub(crate) fn prefix_of(path: &str) -> String {
@@ -42,11 +40,6 @@ pub(crate) fn lookup(
         _ => Ok(object::current(connection, accounts, bucket, path)?
             .map(|entry| Node::File(Arc::new(entry)))),
     }
-}
-
-/// Whether a path can have this component.
-pub(crate) fn is_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && name.len() <= NAME_LEN_MAX && !name.contains('\0')
 }
 
 /// One page of the directory at `path`.

@@ -61,6 +61,7 @@ pub(crate) fn decode(row: &Row<'_>, accounts: &Accounts) -> rusqlite::Result<Res
         parts,
         file: file.into(),
         extents: Vec::new(),
+        origin: None,
         verified: AtomicBool::new(false),
     };
     Ok(Ok(Stored {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 
 use super::part::{Origin, part_record, record_part, require_number, require_upload};
-use crate::api::{CopyPart, Durability, Objects as _, PublishPart};
+use crate::api::{Buckets as _, CopyPart, Durability, PublishPart};
 use crate::content::Content;
 use crate::digest::{DigestSet, Digests, Hasher, crc64, crc64_combine};
 use crate::entry::{ETag, Entry, Extent, Part};

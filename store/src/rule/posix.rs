@@ -27,8 +27,18 @@ pub const S_IFREG: u32 = 0o100_000;
 /// A symbolic link.
 pub const S_IFLNK: u32 = 0o120_000;
 
+/// User metadata in which rclone keeps the MD5 of a large object's bytes.
+const RCLONE_MD5: &str = "md5chksum";
 /// The user metadata that s3cmd keeps attributes in.
 const S3CMD: &str = "s3cmd-attrs";
+
+/// Longest name of a directory entry, in bytes.
+const NAME_LEN_MAX: usize = 255;
+
+/// Whether a path can have this component, which has no slash.
+pub fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && name.len() <= NAME_LEN_MAX && !name.contains('\0')
+}
 
 /// Whether the bytes that user metadata speaks of are those it came with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +94,45 @@ pub fn to_metadata(file: &FileAttributes, metadata: &mut Vec<(String, Vec<u8>)>)
         file.mtime
             .map(|at| format!("{}.{:09}", at.seconds(), at.subsec_nanos())),
     );
+}
+
+/// The user metadata of a file that was written anew.
+pub fn written(file: &FileAttributes, metadata: &mut Vec<(String, Vec<u8>)>) {
+    metadata.retain(|(name, _)| name != RCLONE_MD5);
+    to_metadata(file, metadata);
+    to_s3cmd(file, Bytes::New, metadata);
+}
+
+/// What POSIX keeps of a file after a change, which is told to user metadata too. `modified_at` is
+/// what its time was while there was no other; `directory` is whether the key ends in `/`.
+pub fn changed(
+    kept: &FileAttributes,
+    change: &FileAttributes,
+    modified_at: Timestamp,
+    directory: bool,
+    metadata: &mut Vec<(String, Vec<u8>)>,
+) -> FileAttributes {
+    let permissions = |new: u32| kept.mode.map_or(new, |old| old & S_IFMT | new & !S_IFMT);
+    let file = FileAttributes {
+        mode: change.mode.map(permissions).or(kept.mode),
+        uid: change.uid.or(kept.uid),
+        gid: change.gid.or(kept.gid),
+        mtime: change.mtime.or(kept.mtime),
+        ctime: change.ctime.or(kept.ctime),
+        rdev: change.rdev.or(kept.rdev),
+    };
+    let told = FileAttributes {
+        mode: change.mode.and(file.mode),
+        ctime: None,
+        ..*change
+    };
+    to_metadata(&told, metadata);
+    if !directory {
+        // s3cmd that is told anything does not look at Last-Modified any more.
+        let mtime = file.mtime.or(Some(modified_at));
+        to_s3cmd(&FileAttributes { mtime, ..file }, Bytes::Same, metadata);
+    }
+    file
 }
 
 /// Says in `s3cmd-attrs` what `file`, which is no directory, has now.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_store::api::{Durability, Files, NewBucket, Objects, RenameMode};
+use forebay_store::api::{Buckets, Durability, Files, NewBucket, Objects, RenameMode};
 use forebay_store::digest::DigestSet;
 use forebay_store::name::BucketName;
 use forebay_store::{Error, Store};

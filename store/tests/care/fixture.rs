@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use forebay_store::api::{
-    Complete, CompletedPart, Copy, Delete, Durability, Face, Files, NewBucket, NewUpload, Objects,
-    Publish, PublishFile, PublishPart,
+    Buckets, Complete, CompletedPart, Copy, Delete, Durability, Face, Files, NewBucket, NewUpload,
+    Objects, Publish, PublishFile, PublishPart,
 };
 use forebay_store::digest::DigestSet;
 use forebay_store::entry::{Attributes, BucketId, Entry, FileAttributes, Part, Upload};

@@ -181,7 +181,8 @@ pub(crate) struct Plan {
     pub(crate) len: Option<u64>,
     /// Its digests.
     pub(crate) expected: Expected,
-    framing: Option<Framing>,
+    /// Its frames, if it has some.
+    pub(crate) framing: Option<Framing>,
 }
 
 impl Plan {

@@ -4,19 +4,27 @@
 //! [`Objects`](forebay_store::Objects). The life of a request: `serve` accepts its connection,
 //! `service` finds what it names (`target`), what it calls (`call`) and who asks (`auth`), and
 //! `ops` does it.
+//!
+//! [`NodeServer`] stands in front of another server, its origin: it passes requests on, and answers
+//! reads with bytes out of its cache.
 
 mod admin;
+mod answer;
 mod auth;
 mod body;
 mod call;
+mod changes;
 mod checksum;
+mod cluster;
 mod compat;
 mod condition;
 mod error;
 mod framing;
+mod grant;
 mod header;
 mod listing;
 mod metric;
+mod node;
 mod ops;
 mod query;
 mod range;
@@ -30,4 +38,5 @@ mod time;
 mod xml;
 
 pub use compat::{Compat, UnknownCompat};
+pub use node::{NodeConfig, NodeKeys, NodeServer};
 pub use serve::{ServeError, Server, ServerConfig};

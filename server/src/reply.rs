@@ -1,4 +1,4 @@
-//! Answers: empty, a document, or an object's bytes.
+//! Answers: empty, a document, an object's bytes, or what comes from afar.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,6 +8,7 @@ use forebay_store::ContentStream;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 
 /// An answer.
 pub(crate) type Response = http::Response<ReplyBody>;
@@ -21,16 +22,34 @@ pub(crate) enum ReplyBody {
     Bytes(Bytes),
     /// Bytes of an object, in frames that are not copied.
     Content(ContentStream),
+    /// What a node passes on, or has cached.
+    Remote(UnsyncBoxBody<Bytes, RemoteError>),
+}
+
+/// Why an answer breaks off that comes from an origin; its log line is written where it broke.
+#[derive(Debug, thiserror::Error)]
+#[error("the origin's answer broke off: {0}")]
+pub(crate) struct RemoteError(pub(crate) String);
+
+/// Why an answer breaks off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplyError {
+    /// What is stored here can't be read.
+    #[error("read what is stored")]
+    Store(#[source] forebay_store::Error),
+    /// What comes from an origin does not come.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
 }
 
 impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = forebay_store::Error;
+    type Error = ReplyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, forebay_store::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplyError>>> {
         match &mut *self {
             Self::Empty => Poll::Ready(None),
             Self::Bytes(bytes) => {
@@ -48,9 +67,13 @@ impl Body for ReplyBody {
                             error = &error as &dyn std::error::Error,
                             "an answer breaks off"
                         );
-                        Err(error)
+                        Err(ReplyError::Store(error))
                     }
                 }))
+            }
+            Self::Remote(body) => {
+                let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(ReplyError::Remote)))
             }
         }
     }
@@ -60,15 +83,17 @@ impl Body for ReplyBody {
             Self::Empty => true,
             Self::Bytes(bytes) => bytes.is_empty(),
             Self::Content(stream) => stream.remaining() == 0,
+            Self::Remote(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match self {
-            Self::Empty => 0,
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Content(stream) => stream.remaining(),
-        })
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Content(stream) => SizeHint::with_exact(stream.remaining()),
+            Self::Remote(body) => body.size_hint(),
+        }
     }
 }
 

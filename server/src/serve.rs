@@ -11,8 +11,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use forebay_cache::cluster::ClusterKey;
 use forebay_store::Objects;
 use forebay_store::time::{Clock, SystemClock};
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -21,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::compat::Compat;
 use crate::metric::Metrics;
+use crate::reply::Response;
 use crate::service::Service;
 use crate::socket::{Activity, LOOK_EVERY, Socket};
 
@@ -47,6 +51,8 @@ pub struct ServerConfig {
     pub region: String,
     /// Whose behaviour is followed where services differ.
     pub compat: Compat,
+    /// What nodes prove that they may do more than their clients; without it, no node may.
+    pub cluster_key: Option<ClusterKey>,
 }
 
 /// Why a server can't be started or go on.
@@ -65,13 +71,34 @@ pub enum ServeError {
     Random(#[source] getrandom::Error),
 }
 
+/// What answers the requests of connections.
+pub(crate) trait Answers: Send + Sync + 'static {
+    /// Answers a request, whatever it is.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> impl Future<Output = Response> + Send;
+
+    /// Where connections are counted.
+    fn metrics(&self) -> &Arc<Metrics>;
+
+    /// From here on it says that it is not ready.
+    fn stop(&self);
+}
+
+/// Listens for a service.
+#[derive(Debug)]
+pub(crate) struct Listening<S> {
+    listener: TcpListener,
+    /// The address that was taken.
+    pub(crate) addr: SocketAddr,
+    service: Arc<S>,
+}
+
 /// An S3 server that listens.
 #[derive(Debug)]
-pub struct Server {
-    listener: TcpListener,
-    addr: SocketAddr,
-    service: Arc<Service>,
-}
+pub struct Server(Listening<Service>);
 
 impl Server {
     /// Listens; connections wait until [`serve`](Self::serve).
@@ -91,25 +118,14 @@ impl Server {
         objects: Arc<dyn Objects>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ServeError> {
-        let listen_error = |source| ServeError::Listen {
-            addr: config.listen,
-            source,
-        };
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(listen_error)?;
-        let addr = listener.local_addr().map_err(listen_error)?;
+        let listen = config.listen;
         let service = Service::new(config, objects, clock).map_err(ServeError::Random)?;
-        Ok(Self {
-            listener,
-            addr,
-            service: Arc::new(service),
-        })
+        Ok(Self(Listening::bind(listen, service).await?))
     }
 
     /// The address it listens on.
     pub fn local_addr(&self) -> SocketAddr {
-        self.addr
+        self.0.addr
     }
 
     /// Serves until `shutdown` is ready, then lets requests in flight end.
@@ -117,6 +133,32 @@ impl Server {
     /// # Errors
     /// None now; accepting goes on after any failure of one connection.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServeError> {
+        self.0.serve(shutdown).await;
+        Ok(())
+    }
+}
+
+impl<S: Answers> Listening<S> {
+    /// Listens; connections wait until [`serve`](Self::serve).
+    ///
+    /// # Errors
+    /// [`ServeError::Listen`].
+    pub(crate) async fn bind(listen: SocketAddr, service: S) -> Result<Self, ServeError> {
+        let listen_error = |source| ServeError::Listen {
+            addr: listen,
+            source,
+        };
+        let listener = TcpListener::bind(listen).await.map_err(listen_error)?;
+        let addr = listener.local_addr().map_err(listen_error)?;
+        Ok(Self {
+            listener,
+            addr,
+            service: Arc::new(service),
+        })
+    }
+
+    /// Serves until `shutdown` is ready, then lets requests in flight end.
+    pub(crate) async fn serve(self, shutdown: impl Future<Output = ()> + Send) {
         let (stop, stopping) = watch::channel(false);
         // Every connection holds a sender; when the last is gone, so are the connections.
         let (alive, mut all_gone) = mpsc::channel::<Infallible>(1);
@@ -136,10 +178,8 @@ impl Server {
                     });
                 }
                 Err(err) => {
-                    self.service
-                        .metrics
-                        .accept_errors
-                        .fetch_add(1, Ordering::Relaxed);
+                    let errors = &self.service.metrics().accept_errors;
+                    errors.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(%err, "a connection could not be accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
@@ -155,12 +195,11 @@ impl Server {
         {
             tracing::warn!("requests were still in flight when the server stopped");
         }
-        Ok(())
     }
 }
 
-async fn connection(
-    service: Arc<Service>,
+async fn connection<S: Answers>(
+    service: Arc<S>,
     stream: TcpStream,
     peer: SocketAddr,
     mut stopping: watch::Receiver<bool>,
@@ -169,7 +208,7 @@ async fn connection(
         tracing::debug!(%err, "a connection ended before it began");
         return;
     }
-    let _open = OpenConnection::new(&service.metrics);
+    let _open = OpenConnection::new(service.metrics());
     let activity = Activity::new();
     let socket = TokioIo::new(Socket::new(stream, Arc::clone(&activity)));
     let answer = service_fn(|request| {

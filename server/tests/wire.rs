@@ -1,9 +1,15 @@
 //! The server as a socket sees it, with a real store behind it.
 
+#[path = "wire/changes.rs"]
+mod changes;
 #[path = "wire/framing.rs"]
 mod framing;
+#[path = "wire/grants.rs"]
+mod grants;
 #[path = "wire/harness.rs"]
 mod harness;
+#[path = "node/mod.rs"]
+mod node;
 
 use harness::{Running, signed, signed_head};
 

@@ -1,10 +1,12 @@
 //! Who is asking: the one function that decides it, and the value that proves it was called.
 //!
-//! A request is signed in its `Authorization` header, signed in its query, or anonymous. Every
-//! handler takes an [`Authenticated`], and only this module can make one. Order of checks: syntax
-//! and date, access key, signature, what the signature must cover, form of the payload's hash.
+//! A request is signed in its `Authorization` header, signed in its query, bears a node's
+//! [`Grant`], or is anonymous. Every handler takes an [`Authenticated`], and only this module can
+//! make one. Order of checks: syntax and date, access key, signature, what the signature must
+//! cover, form of the payload's hash.
 
 pub(crate) mod chunked;
+pub(crate) mod granted;
 mod key;
 mod query;
 mod sigv4;
@@ -21,6 +23,7 @@ use self::query::Presigned;
 use self::sigv4::{AuthorizationHeader, Credential, Signed};
 use crate::call::{BodyKind, Call};
 use crate::error::{Code, Result, S3Error};
+use crate::grant::Grant;
 use crate::query::Query;
 use crate::time;
 
@@ -51,6 +54,8 @@ pub(crate) enum Principal {
         /// The key that signed.
         key_id: String,
     },
+    /// A node, on behalf of one whom the server let read one version.
+    Granted(Grant),
 }
 
 /// What the body must be, for the signature to hold.
@@ -88,6 +93,8 @@ pub(crate) enum Mechanism {
     Header,
     /// In the query.
     Query,
+    /// Nowhere, but there was a grant.
+    Grant,
 }
 
 /// A request whose sender is known (or known to be nobody).
@@ -96,15 +103,29 @@ pub(crate) struct Authenticated {
     principal: Principal,
     payload: Payload,
     mechanism: Mechanism,
+    signs_range: bool,
 }
 
 impl Authenticated {
     /// The access key that signed.
     pub(crate) fn key_id(&self) -> Option<&str> {
         match &self.principal {
-            Principal::Anonymous => None,
+            Principal::Anonymous | Principal::Granted(_) => None,
             Principal::Account { key_id, .. } => Some(key_id),
         }
+    }
+
+    /// The grant that stands for a signature.
+    pub(crate) fn grant(&self) -> Option<&Grant> {
+        match &self.principal {
+            Principal::Granted(grant) => Some(grant),
+            Principal::Anonymous | Principal::Account { .. } => None,
+        }
+    }
+
+    /// Whether the signature is for one `Range` only: with another one it would not hold.
+    pub(crate) fn signs_range(&self) -> bool {
+        self.signs_range
     }
 
     /// Where the signature was.
@@ -115,11 +136,11 @@ impl Authenticated {
     /// The account that asks.
     ///
     /// # Errors
-    /// `AccessDenied` for nobody.
+    /// `AccessDenied` for nobody, and for a node.
     pub(crate) fn account(&self) -> Result<&Arc<Account>> {
         match &self.principal {
             Principal::Account { account, .. } => Ok(account),
-            Principal::Anonymous => Err(Code::AccessDenied.into()),
+            Principal::Anonymous | Principal::Granted(_) => Err(Code::AccessDenied.into()),
         }
     }
 
@@ -160,6 +181,7 @@ struct Claim<'r> {
     signed_headers: &'r str,
     signature: &'r str,
     payload: &'r str,
+    mechanism: Mechanism,
 }
 
 impl Authenticator {
@@ -193,22 +215,11 @@ impl Authenticator {
                  Authorization header should be specified",
             )
             .field("ArgumentName", "Authorization")),
-            (true, false) => {
-                let (principal, payload) = self.by_header(asked, headers, find_key, now_s)?;
-                Ok(Authenticated {
-                    principal,
-                    payload,
-                    mechanism: Mechanism::Header,
-                })
-            }
+            (true, false) => self.by_header(asked, headers, find_key, now_s),
             (false, true) => {
-                let (principal, payload) = self.by_query(asked, headers, find_key, now_s)?;
+                let authenticated = self.by_query(asked, headers, find_key, now_s)?;
                 query::promote(asked.query, headers)?;
-                Ok(Authenticated {
-                    principal,
-                    payload,
-                    mechanism: Mechanism::Query,
-                })
+                Ok(authenticated)
             }
             (false, false) if query::is_older_version(asked.query) => Err(sigv4::older_version()),
             (false, false) => {
@@ -218,6 +229,7 @@ impl Authenticator {
                     principal,
                     payload,
                     mechanism: Mechanism::None,
+                    signs_range: false,
                 })
             }
         }
@@ -229,7 +241,7 @@ impl Authenticator {
         headers: &HeaderMap,
         find_key: FindKey<'_>,
         now_s: i64,
-    ) -> Result<(Principal, Payload)> {
+    ) -> Result<Authenticated> {
         let value = text(headers, "authorization")?.unwrap_or_default();
         let header = AuthorizationHeader::parse(value)?;
         let (amz_date, signed_at) = request_date(headers)?;
@@ -257,6 +269,7 @@ impl Authenticator {
             signed_headers: header.signed_headers,
             signature: header.signature,
             payload,
+            mechanism: Mechanism::Header,
         };
         self.verify(&claim, asked, headers, find_key)
     }
@@ -267,7 +280,7 @@ impl Authenticator {
         headers: &HeaderMap,
         find_key: FindKey<'_>,
         now_s: i64,
-    ) -> Result<(Principal, Payload)> {
+    ) -> Result<Authenticated> {
         let presigned = Presigned::parse(asked.query, now_s)?;
         let in_header = text(headers, "x-amz-content-sha256")?;
         let in_query = || {
@@ -281,6 +294,7 @@ impl Authenticator {
             signed_headers: presigned.signed_headers,
             signature: presigned.signature,
             payload: in_header.or_else(in_query).unwrap_or("UNSIGNED-PAYLOAD"),
+            mechanism: Mechanism::Query,
         };
         self.verify(&claim, asked, headers, find_key)
     }
@@ -291,7 +305,7 @@ impl Authenticator {
         asked: &Asked<'_>,
         headers: &HeaderMap,
         find_key: FindKey<'_>,
-    ) -> Result<(Principal, Payload)> {
+    ) -> Result<Authenticated> {
         let credential = &claim.credential;
         self.check_region(credential.region, asked.call)?;
         let token = |(name, _): (&str, &str)| name.eq_ignore_ascii_case("x-amz-security-token");
@@ -319,13 +333,15 @@ impl Authenticator {
             let scope = format!("{}/{}/s3/aws4_request", credential.date, credential.region);
             ChunkSigner::new(signing_key, &claim.amz_date, &scope, signature)
         })?;
-        Ok((
-            Principal::Account {
+        Ok(Authenticated {
+            principal: Principal::Account {
                 account,
                 key_id: key.id,
             },
             payload,
-        ))
+            mechanism: claim.mechanism,
+            signs_range: claim.signed_headers.split(';').any(|name| name == "range"),
+        })
     }
 
     fn check_region(&self, region: &str, call: &Call) -> Result<()> {

@@ -59,6 +59,9 @@ fn translate(error: &Error) -> S3Error {
         ),
         // Something changed between two steps of one request; the client may try again.
         Error::Superseded(_) => Code::OperationAborted.into(),
+        Error::OriginDenied(_) => Code::AccessDenied.into(),
+        Error::OriginUnavailable(_) => Code::ServiceUnavailable.into(),
+        Error::ReadOnly(_) => Code::MethodNotAllowed.into(),
         // What only accounts' and the mount's own operations give.
         Error::NoSuchAccount(_)
         | Error::AccountExists(_)
@@ -67,6 +70,7 @@ fn translate(error: &Error) -> S3Error {
         | Error::NotDirectory(_)
         | Error::DirectoryNotEmpty(_)
         // The machine's trouble: the log has the whole chain, the client has a request id.
+        | Error::OriginAnswer(_)
         | Error::Io { .. }
         | Error::Index { .. }
         | Error::Corrupt { .. }

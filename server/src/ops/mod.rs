@@ -7,6 +7,7 @@ mod attributes;
 mod buckets;
 mod copy;
 mod delete;
+mod granting;
 mod listing;
 mod multipart;
 mod objects;
@@ -100,13 +101,16 @@ impl Context<'_> {
 
     /// The bucket that the request names, if the caller may do there what the request asks.
     ///
-    /// A bucket's owner may do everything in it, others nothing.
+    /// A bucket's owner may do everything in it, a grant what it is for, others nothing.
     ///
     /// # Errors
     /// `InvalidBucketName`, `NoSuchBucket`, `AccessDenied`.
     pub(crate) fn bucket(&self, auth: &Authenticated) -> Result<Arc<Bucket>> {
         let name = self.request.target.bucket.as_deref().unwrap_or_default();
-        let bucket = self.bucket_named(auth, name)?;
+        let bucket = match auth.grant() {
+            Some(grant) => granting::bucket(self, grant, name)?,
+            None => self.bucket_named(auth, name)?,
+        };
         self.check_expected_owner("x-amz-expected-bucket-owner", &bucket.owner)?;
         Ok(bucket)
     }

@@ -11,7 +11,7 @@ use forebay_store::{Content, Error};
 use http::header::{ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, ETAG, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::Context;
+use super::{Context, granting};
 use crate::auth::{Authenticated, Mechanism};
 use crate::body::{Plan, RequestBody};
 use crate::condition::{self, Verdict};
@@ -99,6 +99,14 @@ pub(super) async fn get(cx: &Context<'_>, auth: &Authenticated) -> Result<Respon
             Found::NotModified(response) => return Ok(response),
             Found::Slice(entry, slice, headers) => (entry, slice, headers),
         };
+        if granting::grants(cx, auth) {
+            let headers = granting::head(cx, auth, &entry, slice.len, headers);
+            return Ok(reply::with_headers(
+                status(slice),
+                headers,
+                ReplyBody::Empty,
+            ));
+        }
         let content: Content = match cx.objects().open(&entry) {
             Ok(content) => content,
             Err(Error::Superseded(_)) => continue,
@@ -117,11 +125,16 @@ pub(super) async fn get(cx: &Context<'_>, auth: &Authenticated) -> Result<Respon
 pub(super) async fn head(cx: &Context<'_>, auth: &Authenticated) -> Result<Response> {
     match find(cx, auth).await? {
         Found::NotModified(response) => Ok(response),
-        Found::Slice(_, slice, headers) => Ok(reply::with_headers(
-            status(slice),
-            headers,
-            ReplyBody::Empty,
-        )),
+        Found::Slice(entry, slice, mut headers) => {
+            if granting::grants(cx, auth) {
+                granting::push(cx, auth, &entry, &mut headers);
+            }
+            Ok(reply::with_headers(
+                status(slice),
+                headers,
+                ReplyBody::Empty,
+            ))
+        }
     }
 }
 

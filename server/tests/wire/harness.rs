@@ -4,10 +4,12 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use forebay_cache::cluster::ClusterKey;
 use forebay_server::{Compat, Server, ServerConfig};
 use forebay_store::entry::Secret;
 use forebay_store::time::{Clock, Timestamp};
@@ -17,17 +19,29 @@ use sha2::{Digest, Sha256};
 
 pub(crate) const KEY: &str = "AKID";
 pub(crate) const SECRET: &str = "a secret";
-const DATE: &str = "20130524T000000Z";
-const HOST: &str = "localhost";
+pub(crate) const DATE: &str = "20130524T000000Z";
+pub(crate) const SCOPE: &str = "20130524/us-east-1/s3/aws4_request";
+pub(crate) const HOST: &str = "localhost";
 
-/// It is always midnight.
-#[derive(Debug)]
-struct Midnight;
+/// When the clock of a server stands, if no test has moved it.
+pub(crate) const MIDNIGHT: i64 = 1_369_353_600;
 
-impl Clock for Midnight {
+/// It is midnight until a test says otherwise.
+#[derive(Debug, Default)]
+pub(crate) struct StoppedClock {
+    after_midnight_s: AtomicI64,
+}
+
+impl Clock for StoppedClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_parts(1_369_353_600, 0)
+        let after_s = self.after_midnight_s.load(Ordering::Relaxed);
+        Timestamp::from_parts(MIDNIGHT + after_s, 0)
     }
+}
+
+/// What nodes prove to a server, in tests.
+pub(crate) fn cluster_key() -> ClusterKey {
+    ClusterKey::new(b"a key of some length").expect("it is long enough")
 }
 
 /// A running server; it stops when it is dropped.
@@ -35,20 +49,44 @@ pub(crate) struct Running {
     pub(crate) addr: SocketAddr,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    _data: tempfile::TempDir,
+    pub(crate) clock: Arc<StoppedClock>,
+    store: Option<Store>,
+    data: Arc<tempfile::TempDir>,
 }
 
 impl Running {
     pub(crate) fn start() -> Self {
-        let data = tempfile::tempdir().expect("a directory");
-        let store = Store::open(StoreOptions::new(data.path())).expect("a new store");
-        let root = store.root_account().clone();
+        Self::start_with(Some(cluster_key()))
+    }
+
+    pub(crate) fn start_with(cluster_key: Option<ClusterKey>) -> Self {
+        let data = Arc::new(tempfile::tempdir().expect("a directory"));
+        let running = Self::open(data, cluster_key, Arc::default());
+        let store = running.store();
         let key = (KEY.to_owned(), Secret(SECRET.to_owned()));
         store
-            .create_key_blocking(&root, Some(key))
+            .create_key_blocking(store.root_account(), Some(key))
             .expect("a new key");
+        running
+    }
+
+    /// The same store in a new server, at another address.
+    pub(crate) fn restart(&mut self) {
+        self.end();
+        let (data, clock) = (Arc::clone(&self.data), Arc::clone(&self.clock));
+        *self = Self::open(data, Some(cluster_key()), clock);
+    }
+
+    fn open(
+        data: Arc<tempfile::TempDir>,
+        cluster_key: Option<ClusterKey>,
+        clock: Arc<StoppedClock>,
+    ) -> Self {
+        let store = Store::open(StoreOptions::new(data.path())).expect("a store");
+        let kept = store.clone();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (tell, told) = mpsc::channel();
+        let server_clock = Arc::clone(&clock);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
             runtime.block_on(async {
@@ -57,9 +95,10 @@ impl Running {
                     base_domains: vec![HOST.to_owned()],
                     region: "us-east-1".to_owned(),
                     compat: Compat::Forebay,
+                    cluster_key,
                 };
                 let objects = Arc::new(store.clone());
-                let server = Server::bind_with_clock(config, objects, Arc::new(Midnight)).await;
+                let server = Server::bind_with_clock(config, objects, server_clock).await;
                 let server = server.expect("a free port");
                 tell.send(server.local_addr()).expect("the test waits");
                 let shutdown = async { drop(stopped.await) };
@@ -72,8 +111,30 @@ impl Running {
             addr,
             stop: Some(stop),
             thread: Some(thread),
-            _data: data,
+            clock,
+            store: Some(kept),
+            data,
         }
+    }
+
+    /// What the server stores to.
+    pub(crate) fn store(&self) -> &Store {
+        self.store.as_ref().expect("it runs")
+    }
+
+    fn end(&mut self) {
+        drop((self.stop.take(), self.store.take()));
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// Sets the server's clock.
+    pub(crate) fn set_clock(&self, after_midnight_s: i64) {
+        let clock = &self.clock.after_midnight_s;
+        clock.store(after_midnight_s, Ordering::Relaxed);
     }
 
     /// A server with the bucket `bkt`.
@@ -90,14 +151,7 @@ impl Running {
     }
 
     pub(crate) fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.addr).expect("it accepts");
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .expect("a timeout");
-        Client {
-            stream,
-            buffer: Vec::new(),
-        }
+        Client::connect(self.addr)
     }
 
     /// Asks it to stop; it still ends what is in flight.
@@ -110,12 +164,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
-            && !std::thread::panicking()
-        {
-            std::panic::resume_unwind(panic);
-        }
+        self.end();
     }
 }
 
@@ -141,6 +190,11 @@ impl Answer {
         })
     }
 
+    /// All headers, in order.
+    pub(crate) fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.head.lines().filter_map(|line| line.split_once(": "))
+    }
+
     pub(crate) fn code(&self) -> String {
         self.element("Code")
     }
@@ -155,6 +209,17 @@ impl Answer {
 }
 
 impl Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).expect("it accepts");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .expect("a timeout");
+        Self {
+            stream,
+            buffer: Vec::new(),
+        }
+    }
+
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the server reads");
     }
@@ -181,7 +246,14 @@ impl Client {
         self.buffer.is_empty() && !self.more()
     }
 
-    pub(crate) fn answer(&mut self, to_head: bool) -> Answer {
+    /// All that comes until the connection ends.
+    pub(crate) fn rest(&mut self) -> Vec<u8> {
+        while self.more() {}
+        std::mem::take(&mut self.buffer)
+    }
+
+    /// The head of an answer.
+    pub(crate) fn begin(&mut self) -> Answer {
         let end = loop {
             if let Some(at) = self
                 .buffer
@@ -194,11 +266,16 @@ impl Client {
         };
         let head = String::from_utf8(self.buffer.drain(..end).collect()).expect("text");
         let status = head[9..12].parse().expect("a status");
-        let mut answer = Answer {
+        Answer {
             status,
             head,
             body: Vec::new(),
-        };
+        }
+    }
+
+    pub(crate) fn answer(&mut self, to_head: bool) -> Answer {
+        let mut answer = self.begin();
+        let status = answer.status;
         let len: usize = answer
             .header("content-length")
             .map_or(0, |len| len.parse().expect("a number"));
@@ -212,7 +289,16 @@ impl Client {
     }
 }
 
-fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
+/// The key that signs at midnight.
+pub(crate) fn signing_key(secret: &str) -> Vec<u8> {
+    let mut key = hmac(format!("AWS4{secret}").as_bytes(), b"20130524");
+    for part in ["us-east-1", "s3", "aws4_request"] {
+        key = hmac(&key, part.as_bytes());
+    }
+    key
+}
+
+pub(crate) fn hmac(key: &[u8], message: &[u8]) -> Vec<u8> {
     let mac = Hmac::<Sha256>::new_from_slice(key).expect("any length");
     mac.chain_update(message).finalize().into_bytes().to_vec()
 }
@@ -272,14 +358,10 @@ pub(crate) fn signed_head(
         "{method}\n{path}\n{}\n{lines}\n{names}\n{payload}",
         pairs.join("&")
     );
-    let scope = "20130524/us-east-1/s3/aws4_request";
+    let scope = SCOPE;
     let digest = hex::encode(Sha256::digest(canonical));
     let to_sign = format!("AWS4-HMAC-SHA256\n{DATE}\n{scope}\n{digest}");
-    let mut key = hmac(format!("AWS4{secret}").as_bytes(), b"20130524");
-    for part in ["us-east-1", "s3", "aws4_request"] {
-        key = hmac(&key, part.as_bytes());
-    }
-    let signature = hex::encode(hmac(&key, to_sign.as_bytes()));
+    let signature = hex::encode(hmac(&signing_key(secret), to_sign.as_bytes()));
     let lines: Vec<String> = all
         .iter()
         .map(|(name, value)| {

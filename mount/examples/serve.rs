@@ -11,7 +11,7 @@ use std::sync::Arc;
 use forebay_mount::{CloseMode, Mount, MountConfig, Source};
 use forebay_store::api::{Face, NewBucket};
 use forebay_store::name::BucketName;
-use forebay_store::{Files, Objects, Store, StoreOptions};
+use forebay_store::{Buckets, Files, Store, StoreOptions};
 
 fn main() -> Result<(), Box<dyn Error>> {
     tracing_subscriber::fmt().with_writer(io::stderr).init();

@@ -17,10 +17,11 @@ impl std::fmt::Display for Errno {
 const SHARED: [i32; 3] = [libc::ENOSPC, libc::EDQUOT, libc::EROFS];
 
 impl From<Error> for Errno {
-    /// Translates; what is the machine's trouble is logged here, as nobody after this sees it.
+    /// Translates; what is the machine's trouble is logged here, as nobody after this sees it. Only
+    /// that the origin is gone is said once, by who finds it gone.
     fn from(error: Error) -> Self {
         let errno = errno(&error);
-        if errno == libc::EIO {
+        if errno == libc::EIO && !matches!(error, Error::OriginUnavailable(_)) {
             tracing::error!(error = &error as &dyn std::error::Error, "the store failed");
         }
         Self(errno)
@@ -58,11 +59,15 @@ fn errno(error: &Error) -> i32 {
         | Error::InvalidRequest(_)
         | Error::DigestMismatch { .. } => libc::EINVAL,
         Error::PreconditionFailed(_) => libc::EPERM,
+        Error::OriginDenied(_) => libc::EACCES,
+        Error::ReadOnly(_) => libc::EROFS,
         Error::Io { source, .. } => source
             .raw_os_error()
             .filter(|code| SHARED.contains(code))
             .unwrap_or(libc::EIO),
-        Error::Index { .. }
+        Error::OriginUnavailable(_)
+        | Error::OriginAnswer(_)
+        | Error::Index { .. }
         | Error::IndexDamaged(_)
         | Error::Corrupt { .. }
         | Error::SyncFailedEarlier { .. }

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
@@ -23,8 +23,8 @@ use crate::passthrough::Support;
 use crate::path::{NAME_LEN_MAX, name};
 use crate::rename::{At, mode};
 use crate::reply::{
-    BLOCK_SIZE, GENERATION, NOTHING, TTL, attr_of, caller, fopen_flags, kind_of, refused,
-    reply_attr, reply_empty, reply_entry,
+    BLOCK_SIZE, GENERATION, NOTHING, attr_of, caller, fopen_flags, kind_of, refused, reply_attr,
+    reply_empty, reply_entry,
 };
 use crate::session::Backing;
 use crate::sys::{self, FileSystem};
@@ -54,6 +54,11 @@ pub(crate) struct Fs {
 impl Fs {
     pub(crate) fn new(view: Arc<View>) -> Self {
         Self { view }
+    }
+
+    /// How long the kernel may believe what it is told.
+    fn ttl(&self) -> Duration {
+        self.view.files.answer_age_max()
     }
 
     /// Whether the kernel can pass opens through; it has to know how deep file systems are stacked.
@@ -97,8 +102,8 @@ impl Filesystem for Fs {
 
     fn lookup(&self, _req: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEntry) {
         match name(child).and_then(|name| self.view.lookup(parent.0, name)) {
-            Ok(Some(found)) => reply.entry(&TTL, &attr_of(&found), GENERATION),
-            Ok(None) => reply.entry(&TTL, &NOTHING, GENERATION),
+            Ok(Some(found)) => reply.entry(&self.ttl(), &attr_of(&found), GENERATION),
+            Ok(None) => reply.entry(&self.ttl(), &NOTHING, GENERATION),
             // A name that no key can hold is a name of nothing.
             Err(Errno(libc::EILSEQ | libc::EINVAL)) => reply.error(fuser::Errno::ENOENT),
             Err(errno) => reply.error(refused(errno)),
@@ -110,7 +115,7 @@ impl Filesystem for Fs {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        reply_attr(reply, self.view.attributes(ino.0));
+        reply_attr(reply, self.ttl(), self.view.attributes(ino.0));
     }
 
     fn setattr(
@@ -143,7 +148,11 @@ impl Filesystem for Fs {
             atime: atime.map(time),
             mtime: mtime.map(time),
         };
-        reply_attr(reply, self.view.set_attributes(ino.0, &change, caller(req)));
+        reply_attr(
+            reply,
+            self.ttl(),
+            self.view.set_attributes(ino.0, &change, caller(req)),
+        );
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -167,7 +176,7 @@ impl Filesystem for Fs {
             self.view
                 .make_special(parent.0, name, mode, rdev, caller(req))
         });
-        reply_entry(reply, made);
+        reply_entry(reply, self.ttl(), made);
     }
 
     fn mkdir(
@@ -181,7 +190,7 @@ impl Filesystem for Fs {
     ) {
         let made = name(child)
             .and_then(|name| self.view.make_directory(parent.0, name, mode, caller(req)));
-        reply_entry(reply, made);
+        reply_entry(reply, self.ttl(), made);
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, child: &OsStr, reply: ReplyEmpty) {
@@ -209,7 +218,7 @@ impl Filesystem for Fs {
         let target = target.as_os_str().as_bytes();
         let made =
             name(link_name).and_then(|name| self.view.symlink(parent.0, name, target, caller(req)));
-        reply_entry(reply, made);
+        reply_entry(reply, self.ttl(), made);
     }
 
     fn rename(
@@ -292,9 +301,16 @@ impl Filesystem for Fs {
                 match &opened.through {
                     Some(through) => {
                         let backing = &through.backing.0;
-                        reply.created_passthrough(&TTL, &attr, GENERATION, fh, flags, backing);
+                        reply.created_passthrough(
+                            &self.ttl(),
+                            &attr,
+                            GENERATION,
+                            fh,
+                            flags,
+                            backing,
+                        );
                     }
-                    None => reply.created(&TTL, &attr, GENERATION, fh, flags),
+                    None => reply.created(&self.ttl(), &attr, GENERATION, fh, flags),
                 }
             }
             Err(errno) => reply.error(refused(errno)),
@@ -439,7 +455,14 @@ impl Filesystem for Fs {
             .view
             .read_directory(fh.0, offset, Tells::Inodes, &mut |entry| {
                 let attr = attr_of(&entry.found);
-                let full = reply.add(attr.ino, entry.offset, entry.name, &TTL, &attr, GENERATION);
+                let full = reply.add(
+                    attr.ino,
+                    entry.offset,
+                    entry.name,
+                    &self.ttl(),
+                    &attr,
+                    GENERATION,
+                );
                 if full { Room::Full } else { Room::Left }
             });
         match read {

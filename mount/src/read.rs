@@ -10,11 +10,13 @@ use crate::view::View;
 impl View {
     /// Up to `len` bytes of an open file; fewer only at its end.
     pub(crate) fn read(&self, fh: u64, offset: u64, len: u32) -> Result<Bytes, Errno> {
-        self.handles
-            .file(fh)
-            .ok_or(Errno(libc::EBADF))?
-            .file
-            .read_at(offset, len)
+        let handle = self.handles.file(fh).ok_or(Errno(libc::EBADF))?;
+        let read = handle.file.read_at(offset, len);
+        if read == Err(Errno(libc::ESTALE)) {
+            // Who opens it again is to get the version that took its place.
+            self.recent.changed(Some(handle.file.ino));
+        }
+        read
     }
 
     /// Where a symbolic link leads.

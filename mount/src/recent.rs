@@ -3,10 +3,12 @@
 //! `open` follows `lookup` within microseconds, and must know that the version looked up is still
 //! the current one. An entry kept here is: whatever changes a name drops its inode from here, S3's
 //! changes before their answer. An entry that was read from the store before a change and is
-//! offered after it is not taken.
+//! offered after it is not taken. Where not every change is told, it is kept no longer than the
+//! kernel would believe it.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use forebay_store::entry::Entry;
 use lru::LruCache;
@@ -27,7 +29,7 @@ pub(crate) struct Recent {
 #[derive(Debug)]
 struct Kept {
     changes: u64,
-    entries: LruCache<u64, Arc<Entry>>,
+    entries: LruCache<u64, (Instant, Arc<Entry>)>,
 }
 
 impl Recent {
@@ -53,12 +55,15 @@ impl Recent {
     pub(crate) fn keep(&self, asked: Moment, ino: u64, entry: &Arc<Entry>) {
         let mut kept = self.lock();
         if kept.changes == asked.0 {
-            kept.entries.put(ino, Arc::clone(entry));
+            kept.entries.put(ino, (Instant::now(), Arc::clone(entry)));
         }
     }
 
-    pub(crate) fn get(&self, ino: u64) -> Option<Arc<Entry>> {
-        self.lock().entries.get(&ino).map(Arc::clone)
+    /// An entry that is not older than `age_max`.
+    pub(crate) fn get(&self, ino: u64, age_max: Duration) -> Option<Arc<Entry>> {
+        let mut kept = self.lock();
+        let (at, entry) = kept.entries.get(&ino)?;
+        (at.elapsed() < age_max).then(|| Arc::clone(entry))
     }
 
     /// Notes a change, of this inode if it is known which.

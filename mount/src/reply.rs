@@ -11,8 +11,6 @@ use crate::errno::Errno;
 use crate::opening::{Caller, Opened};
 use crate::view::Found;
 
-/// How long the kernel may believe what it was told: every change comes by us, and we tell it.
-pub(crate) const TTL: Duration = Duration::from_hours(1);
 /// Block size of `statfs` and `stat`, in bytes.
 pub(crate) const BLOCK_SIZE: u32 = 4096;
 /// Inode numbers are never used for something else again.
@@ -81,10 +79,10 @@ pub(crate) fn kind_of(kind: u32) -> FileType {
     }
 }
 
-/// Replies with an entry.
-pub(crate) fn reply_entry(reply: ReplyEntry, found: Result<Found, Errno>) {
+/// Replies with an entry, for the kernel to believe for so long.
+pub(crate) fn reply_entry(reply: ReplyEntry, ttl: Duration, found: Result<Found, Errno>) {
     match found {
-        Ok(found) => reply.entry(&TTL, &attr_of(&found), GENERATION),
+        Ok(found) => reply.entry(&ttl, &attr_of(&found), GENERATION),
         Err(errno) => reply.error(refused(errno)),
     }
 }
@@ -97,10 +95,10 @@ pub(crate) fn reply_empty(reply: ReplyEmpty, done: Result<(), Errno>) {
     }
 }
 
-/// Replies with attributes.
-pub(crate) fn reply_attr(reply: ReplyAttr, found: Result<Found, Errno>) {
+/// Replies with attributes, for the kernel to believe for so long.
+pub(crate) fn reply_attr(reply: ReplyAttr, ttl: Duration, found: Result<Found, Errno>) {
     match found {
-        Ok(found) => reply.attr(&TTL, &attr_of(&found)),
+        Ok(found) => reply.attr(&ttl, &attr_of(&found)),
         Err(errno) => reply.error(refused(errno)),
     }
 }

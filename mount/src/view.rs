@@ -12,6 +12,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use forebay_store::Error;
 use forebay_store::api::{Files, ListBuckets, Node as Named};
 use forebay_store::entry::{Bucket, Entry};
 use forebay_store::name::BucketName;
@@ -184,12 +185,12 @@ impl View {
         let asked = self.recent.moment();
         let named = match &place {
             Place::Buckets => {
-                let bucket = BucketName::parse(name).ok();
-                let bucket = bucket.and_then(|name| self.files.bucket(&name).ok());
-                if let Some(bucket) = bucket {
-                    return self.bind_bucket(&bucket).map(Some);
+                let bucket = BucketName::parse(name).and_then(|name| self.files.bucket(&name));
+                match bucket {
+                    Ok(bucket) => return self.bind_bucket(&bucket).map(Some),
+                    Err(Error::InvalidBucketName(_) | Error::NoSuchBucket(_)) => None,
+                    Err(err) => return Err(err.into()),
                 }
-                None
             }
             Place::In(bucket, path) => self.files.lookup(bucket.id, &join(path, name))?,
         };
@@ -334,7 +335,7 @@ impl View {
         };
         if let Some(entry) = self
             .recent
-            .get(ino)
+            .get(ino, self.files.answer_age_max())
             .filter(|entry| Some(entry.ino) == shows)
         {
             return Ok((bucket, entry));

@@ -12,7 +12,7 @@ use forebay_store::digest::DigestSet;
 use forebay_store::entry::{Attributes, Bucket};
 use forebay_store::name::{BucketName, ObjectKey};
 use forebay_store::rule::precondition::Precondition;
-use forebay_store::{Files, Objects, Store, StoreOptions};
+use forebay_store::{Buckets, Files, Objects, Store, StoreOptions};
 use tokio::runtime::Runtime;
 
 /// Smallest object that the kernel reads by itself, and more.

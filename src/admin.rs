@@ -17,12 +17,42 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Request {
-    CreateAccount { name: String },
+    CreateAccount {
+        name: String,
+    },
     ListAccounts,
-    RemoveAccount { name: String },
-    CreateKey { account: String },
-    ListKeys { account: Option<String> },
-    RemoveKey { id: String },
+    RemoveAccount {
+        name: String,
+    },
+    CreateKey {
+        account: String,
+    },
+    ListKeys {
+        account: Option<String>,
+    },
+    RemoveKey {
+        id: String,
+    },
+    CacheStatus,
+    ListCache {
+        which: Which,
+        after: Option<ListPlace>,
+    },
+    EvictCache {
+        which: Which,
+    },
+    PinCache {
+        which: Which,
+        pinned: bool,
+    },
+}
+
+/// Which objects of a cache are meant: all, or those of a bucket whose keys begin so.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Which {
+    pub(crate) bucket: Option<String>,
+    pub(crate) prefix: String,
 }
 
 /// What is answered.
@@ -33,7 +63,56 @@ pub(crate) enum Reply {
     Accounts(Vec<Account>),
     Keys(Vec<Key>),
     NewKey { id: String, secret: String },
+    CacheStatus(Box<CacheStatus>),
+    Cached(CachedPage),
+    Bytes(u64),
+    Objects(u64),
     Refused(String),
+}
+
+/// What a cache holds and has done.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CacheStatus {
+    pub(crate) origin: String,
+    /// Bytes on the disk.
+    pub(crate) bytes: u64,
+    /// Bytes that there may be now.
+    pub(crate) capacity_bytes: u64,
+    pub(crate) pinned_bytes: u64,
+    pub(crate) objects: u64,
+    pub(crate) blocks: u64,
+    pub(crate) hits: u64,
+    pub(crate) partial_hits: u64,
+    pub(crate) misses: u64,
+    pub(crate) bypasses: u64,
+    pub(crate) bytes_from_cache: u64,
+    pub(crate) bytes_fetched: u64,
+    pub(crate) evicted_blocks: u64,
+    pub(crate) corrupt_blocks: u64,
+    pub(crate) prestage_queued: u64,
+    /// Why nothing can be put into it; none if it can.
+    pub(crate) degraded: Option<String>,
+}
+
+/// Objects of which there is something in a cache.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CachedPage {
+    pub(crate) objects: Vec<CachedObject>,
+    /// To ask for the next page with.
+    pub(crate) next: Option<ListPlace>,
+}
+
+/// Where a page ended: bucket, key, and number of the version.
+pub(crate) type ListPlace = (String, String, u64);
+
+/// One of them.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CachedObject {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    pub(crate) size: u64,
+    pub(crate) cached_bytes: u64,
+    pub(crate) pinned: bool,
 }
 
 /// An account as it is shown.
@@ -103,6 +182,14 @@ fn try_perform(store: &Store, request: Request) -> Result<Reply, Error> {
         }
         Request::ListKeys { account } => return list_keys(store, account.as_deref()),
         Request::RemoveKey { id } => store.remove_key_blocking(&id)?,
+        Request::CacheStatus
+        | Request::ListCache { .. }
+        | Request::EvictCache { .. }
+        | Request::PinCache { .. } => {
+            return Ok(Reply::Refused(
+                "this is a store: it has no cache".to_owned(),
+            ));
+        }
     }
     Ok(Reply::Done)
 }

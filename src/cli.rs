@@ -8,6 +8,10 @@
 //! 1. Nothing here touches the system: a value is parsed, never looked up.
 //! 2. No secret is a flag, because the command line of a process is public.
 
+mod cache;
+mod node;
+mod parse;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +19,13 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+
+pub(crate) use self::cache::{CacheArgs, CacheCommand, WarmArgs};
+pub(crate) use self::node::{MountArgs, NodeArgs};
+use self::parse::{
+    parse_account_name, parse_domain, parse_endpoint, parse_expires, parse_listen,
+    parse_mount_source, parse_region, parse_s3_url,
+};
 
 const AFTER_HELP: &str = "\
 A setting is taken from the command line, else from its FOREBAY_ variable, else from the file that \
@@ -86,6 +97,11 @@ pub(crate) enum Command {
     /// Store objects, speak S3, and show the objects as a directory
     #[command(after_long_help = SERVE_AFTER_HELP)]
     Serve(ServeArgs),
+    /// Show a bucket of a remote store as a directory, and keep what was read in a cache
+    ///
+    /// Runs until a signal ends it, and unmounts then.
+    #[command(after_long_help = node::MOUNT_AFTER_HELP)]
+    Mount(MountArgs),
     /// Make, list and remove accounts, which own buckets
     #[command(subcommand)]
     Account(AccountCommand),
@@ -106,6 +122,13 @@ pub(crate) enum Command {
     /// Signs with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` where they are set, else with
     /// the root key.
     Presign(PresignArgs),
+    /// Have objects brought into a node's cache, and wait until they are there
+    ///
+    /// Exits with 0 if all of it is in the cache at the end, with 1 if anything is missing.
+    #[command(after_long_help = cache::WARM_AFTER_HELP)]
+    Warm(WarmArgs),
+    /// Show and change what a node has in its cache
+    Cache(CacheArgs),
     /// Print a completion script for a shell
     ///
     /// Such as `forebay completions bash > /etc/bash_completion.d/forebay`.
@@ -202,6 +225,9 @@ pub(crate) struct ServeArgs {
     )]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
+
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
 }
 
 /// What `close(2)` promises in the mount.
@@ -252,6 +278,14 @@ impl fmt::Display for MountSource {
             write!(f, "/{}", self.prefix)
         }
     }
+}
+
+/// A bucket of a remote store, or a prefix in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RemoteSource {
+    /// `http://host:port`.
+    pub(crate) origin: String,
+    pub(crate) part: MountSource,
 }
 
 /// `forebay account`.
@@ -358,111 +392,6 @@ pub(crate) struct S3Url {
     pub(crate) key: String,
 }
 
-fn parse_listen(text: &str) -> Result<SocketAddr, String> {
-    let numeric = match text.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => text.to_owned(),
-    };
-    numeric.parse().map_err(|_| {
-        "expected an IP address and a port, such as 127.0.0.1:9000, 0.0.0.0:9000 or [::1]:9000"
-            .to_owned()
-    })
-}
-
-fn parse_mount_source(text: &str) -> Result<MountSource, String> {
-    let text = text.strip_prefix("s3://").unwrap_or(text);
-    let (bucket, prefix) = text.split_once('/').unwrap_or((text, ""));
-    if bucket.is_empty() {
-        return Err("expected bucket or bucket/prefix".to_owned());
-    }
-    Ok(MountSource {
-        bucket: bucket.to_owned(),
-        prefix: prefix.trim_end_matches('/').to_owned(),
-    })
-}
-
-/// Longer names are of no use to anyone who reads a listing.
-const ACCOUNT_NAME_LEN_MAX: usize = 64;
-
-fn parse_account_name(text: &str) -> Result<String, String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-@+".contains(&byte);
-    let fits = (1..=ACCOUNT_NAME_LEN_MAX).contains(&text.len());
-    if !fits || !text.bytes().all(allowed) {
-        return Err(format!(
-            "expected up to {ACCOUNT_NAME_LEN_MAX} letters, digits and . _ - @ +"
-        ));
-    }
-    Ok(text.to_owned())
-}
-
-fn parse_region(text: &str) -> Result<String, String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    if text.is_empty() || !text.bytes().all(allowed) {
-        return Err("expected letters, digits and hyphens, such as us-east-1".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-fn parse_domain(text: &str) -> Result<String, String> {
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
-    let label_is_sound = |label: &str| !label.is_empty() && label.bytes().all(allowed);
-    if !text.split('.').all(label_is_sound) {
-        return Err("expected a domain without scheme and port, such as s3.example.net".to_owned());
-    }
-    Ok(text.to_ascii_lowercase())
-}
-
-fn parse_s3_url(text: &str) -> Result<S3Url, String> {
-    let (bucket, key) = text
-        .strip_prefix("s3://")
-        .and_then(|rest| rest.split_once('/'))
-        .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
-        .ok_or("expected s3://bucket/key")?;
-    Ok(S3Url {
-        bucket: bucket.to_owned(),
-        key: key.to_owned(),
-    })
-}
-
-fn parse_endpoint(text: &str) -> Result<String, String> {
-    let host = ["http://", "https://"]
-        .iter()
-        .find_map(|scheme| text.strip_prefix(scheme))
-        .map(|rest| rest.trim_end_matches('/'));
-    match host {
-        Some(host) if !host.is_empty() && !host.contains('/') => {
-            Ok(text.trim_end_matches('/').to_owned())
-        }
-        _ => Err("expected http://host:port or https://host".to_owned()),
-    }
-}
-
-/// The longest that a presigned URL may be good for.
-///
-/// <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-query-string-auth.html>
-const PRESIGN_EXPIRES_MAX: Duration = Duration::from_hours(7 * 24);
-
-fn parse_expires(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit_s = match &text[digits.len()..] {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        _ => return Err("expected a number and s, m, h or d".to_owned()),
-    };
-    let expires = digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|count| count.checked_mul(unit_s))
-        .map(Duration::from_secs)
-        .ok_or("expected a number and s, m, h or d")?;
-    if expires.is_zero() || expires > PRESIGN_EXPIRES_MAX {
-        return Err("expected from 1s to 7d".to_owned());
-    }
-    Ok(expires)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -500,64 +429,5 @@ mod tests {
             command.get_subcommands().for_each(check);
         }
         check(&Cli::command());
-    }
-
-    #[test]
-    fn listen_takes_addresses_and_localhost() {
-        assert_eq!(
-            parse_listen("localhost:1").unwrap().to_string(),
-            "127.0.0.1:1"
-        );
-        assert_eq!(parse_listen("[::]:9000").unwrap().port(), 9000);
-        for bad in [
-            "9000",
-            ":9000",
-            "127.0.0.1",
-            "example.net:80",
-            "http://127.0.0.1:9000",
-        ] {
-            assert!(parse_listen(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_mount_source_is_a_bucket_and_a_prefix_without_its_last_slash() {
-        let of = |text| parse_mount_source(text).map(|source| (source.bucket, source.prefix));
-        let pair = |bucket: &str, prefix: &str| Ok((bucket.to_owned(), prefix.to_owned()));
-        assert_eq!(of("photos"), pair("photos", ""));
-        assert_eq!(of("photos/"), pair("photos", ""));
-        assert_eq!(of("s3://photos/2026/may/"), pair("photos", "2026/may"));
-        assert!(of("/x").is_err());
-    }
-
-    #[test]
-    fn presigned_urls_last_from_a_second_to_seven_days() {
-        assert_eq!(parse_expires("90").unwrap().as_secs(), 90);
-        assert_eq!(parse_expires("15m").unwrap().as_secs(), 900);
-        assert_eq!(parse_expires("7d").unwrap(), PRESIGN_EXPIRES_MAX);
-        for bad in [
-            "0",
-            "8d",
-            "-1",
-            "1w",
-            "",
-            "s",
-            "99999999999999999999d",
-            "1µ",
-        ] {
-            assert!(parse_expires(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn domains_regions_urls_and_endpoints_are_checked() {
-        assert_eq!(parse_domain("S3.Example.net").unwrap(), "s3.example.net");
-        assert!(parse_domain("http://x").is_err());
-        assert!(parse_domain("a..b").is_err());
-        assert!(parse_region("eu west").is_err());
-        assert_eq!(parse_s3_url("s3://b/a//b").unwrap().key, "a//b");
-        assert!(parse_s3_url("s3://b/").is_err());
-        assert_eq!(parse_endpoint("http://h:1/").unwrap(), "http://h:1");
-        assert!(parse_endpoint("h:1").is_err());
     }
 }

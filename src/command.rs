@@ -1,14 +1,17 @@
 //! The subcommands, one file each.
 
 mod account;
+mod cache;
 mod completions;
 mod fsck;
 mod guard;
 mod key;
 mod man;
+mod mount;
 mod presign;
 mod scrub;
 mod serve;
+mod warm;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -24,11 +27,14 @@ use crate::cli::{Cli, Command};
 pub(crate) fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Command::Serve(args) => serve::run(&cli.data, args),
+        Command::Mount(args) => mount::run(args),
         Command::Account(command) => account::run(&cli.data, command),
         Command::Key(command) => key::run(&cli.data, command),
         Command::Fsck(args) => fsck::run(&cli.data, args),
         Command::Scrub(args) => scrub::run(&cli.data, args),
         Command::Presign(args) => presign::run(&cli.data, args),
+        Command::Warm(args) => warm::run(args),
+        Command::Cache(args) => cache::run(args),
         Command::Completions { shell } => completions::run(*shell),
         Command::Guard {
             process,

@@ -7,10 +7,12 @@ mod config;
 mod guard;
 mod heap;
 mod mountpoint;
+mod node;
 mod port;
 mod root_key;
 mod run;
 mod sign;
+mod source;
 
 use std::ffi::OsString;
 use std::fs;

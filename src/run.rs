@@ -18,7 +18,7 @@ use anyhow::{Context as _, Error, Result, anyhow, bail};
 use forebay_mount::{CloseMode, Mount, MountConfig, Source};
 use forebay_server::{Server, ServerConfig};
 use forebay_store::entry::Secret;
-use forebay_store::{Store, StoreOptions};
+use forebay_store::{Files, Store, StoreOptions};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -27,7 +27,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use crate::cli::{Close, Compat, Durability, MountSource, ServeArgs};
 use crate::guard::Guard;
 use crate::sign::Key;
-use crate::{admin, mountpoint, port};
+use crate::{admin, mountpoint, node, port};
 
 /// How a server came to its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -109,7 +109,7 @@ fn set_root_key(store: &Store, root: Key) -> Result<()> {
     Ok(())
 }
 
-fn runtime(threads: Option<u16>) -> Result<Runtime> {
+pub(crate) fn runtime(threads: Option<u16>) -> Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     if let Some(threads) = threads {
         builder.worker_threads(threads.into());
@@ -118,13 +118,13 @@ fn runtime(threads: Option<u16>) -> Result<Runtime> {
 }
 
 /// SIGTERM and Ctrl-C.
-struct Signals {
+pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -132,7 +132,7 @@ impl Signals {
     }
 
     /// The number of the next one.
-    async fn next(&mut self) -> u8 {
+    pub(crate) async fn next(&mut self) -> u8 {
         tokio::select! {
             _ = self.terminate.recv() => 15,
             _ = self.interrupt.recv() => 2,
@@ -141,7 +141,7 @@ impl Signals {
 }
 
 /// A mount, and its guard where one could be started.
-type Mounted = (Mount, Option<Guard>);
+pub(crate) type Mounted = (Mount, Option<Guard>);
 
 /// What runs.
 struct Parts {
@@ -153,12 +153,14 @@ struct Parts {
 
 impl Parts {
     async fn start(data: &Path, args: &ServeArgs, store: &Store) -> Result<Self> {
-        let server = Server::bind(server_config(args), Arc::new(store.clone()))
+        let server = Server::bind(server_config(args)?, Arc::new(store.clone()))
             .await
             .map_err(|err| explain_bind(err.into(), args.listen))?;
         let admin = admin::socket::Listener::bind(data)?;
         let mount = match &args.mount {
-            Some(dir) => Some(start_mount(mount_config(dir, args)?, store.clone()).await?),
+            Some(dir) => {
+                Some(start_mount(mount_config(dir, args)?, Arc::new(store.clone())).await?)
+            }
             None => None,
         };
         let asked = store.clone();
@@ -212,8 +214,8 @@ impl Parts {
     }
 }
 
-fn server_config(args: &ServeArgs) -> ServerConfig {
-    ServerConfig {
+fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
+    Ok(ServerConfig {
         listen: args.listen,
         base_domains: args.base_domain.clone(),
         region: args.region.clone(),
@@ -223,11 +225,12 @@ fn server_config(args: &ServeArgs) -> ServerConfig {
             Compat::Coreweave => forebay_server::Compat::Coreweave,
             Compat::Wasabi => forebay_server::Compat::Wasabi,
         },
-    }
+        cluster_key: node::cluster_key(args)?,
+    })
 }
 
 /// A port in use is what newcomers meet; it deserves more than the system's word.
-fn explain_bind(err: Error, listen: SocketAddr) -> Error {
+pub(crate) fn explain_bind(err: Error, listen: SocketAddr) -> Error {
     let causes = err
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>());
@@ -247,32 +250,39 @@ const DIR_MODE: u32 = 0o755;
 /// Of the threads that answer the kernel, so that one that waits does not stop the others.
 const MOUNT_THREADS_MIN: usize = 2;
 
-fn mount_config(dir: &Path, args: &ServeArgs) -> Result<MountConfig> {
+pub(crate) fn mount_config(dir: &Path, args: &ServeArgs) -> Result<MountConfig> {
+    let close = match args.close {
+        Close::Deferred => CloseMode::Deferred,
+        Close::Durable => CloseMode::Durable,
+    };
+    let source = args.mount_source.as_ref().map_or(Source::All, source);
+    usual_mount(dir, source, close)
+}
+
+/// A mount for whoever runs this, with permissions as programs give them.
+pub(crate) fn usual_mount(dir: &Path, source: Source, close: CloseMode) -> Result<MountConfig> {
     // The directory of a process belongs to its effective user and group.
     let own = fs::metadata("/proc/self").context("stat /proc/self")?;
     let processors = available_parallelism().map_or(MOUNT_THREADS_MIN, usize::from);
     Ok(MountConfig {
         mountpoint: dir.to_owned(),
-        source: args.mount_source.as_ref().map_or(Source::All, source),
+        source,
         read_only: false,
         uid: own.uid(),
         gid: own.gid(),
         file_mode: FILE_MODE,
         dir_mode: DIR_MODE,
         threads: processors.max(MOUNT_THREADS_MIN),
-        close: match args.close {
-            Close::Deferred => CloseMode::Deferred,
-            Close::Durable => CloseMode::Durable,
-        },
+        close,
     })
 }
 
 /// Mounting waits for the kernel and for the index, which no async worker may.
-async fn start_mount(config: MountConfig, store: Store) -> Result<Mounted> {
+pub(crate) async fn start_mount(config: MountConfig, files: Arc<dyn Files>) -> Result<Mounted> {
     let runtime = Handle::current();
     let place = config.mountpoint.display().to_string();
     let start = move || {
-        let mount = Mount::start(config, Arc::new(store), runtime)?;
+        let mount = Mount::start(config, files, runtime)?;
         let guard = Guard::start(mount.mountpoint());
         if let Err(err) = &guard {
             tracing::warn!(
@@ -286,7 +296,7 @@ async fn start_mount(config: MountConfig, store: Store) -> Result<Mounted> {
         .with_context(|| format!("cannot mount {place}"))
 }
 
-fn source(source: &MountSource) -> Source {
+pub(crate) fn source(source: &MountSource) -> Source {
     Source::Bucket {
         name: source.bucket.clone(),
         prefix: source.prefix.clone(),
@@ -294,7 +304,7 @@ fn source(source: &MountSource) -> Source {
 }
 
 /// What a mount has to say at its end; what was lost is an error.
-fn stop_mount((mount, guard): Mounted) -> Result<()> {
+pub(crate) fn stop_mount((mount, guard): Mounted) -> Result<()> {
     let place = mount.mountpoint().display().to_string();
     let stopped = mount.stop().context("unmount");
     drop(guard);

@@ -30,11 +30,14 @@ fn help_lists_what_there_is() {
         .collect();
     let expected = [
         "serve",
+        "mount",
         "account",
         "key",
         "fsck",
         "scrub",
         "presign",
+        "warm",
+        "cache",
         "completions",
         "help",
     ];

@@ -63,6 +63,9 @@ fn every_flag_that_is_named_exists() {
     let uses = lines.flat_map(|line| line.split("forebay ").skip(1));
     let known = [
         "serve",
+        "mount",
+        "warm",
+        "cache",
         "account",
         "key",
         "fsck",

@@ -18,6 +18,8 @@ mod memory;
 #[cfg(test)]
 mod mounts;
 #[cfg(test)]
+mod node;
+#[cfg(test)]
 mod readme;
 #[cfg(test)]
 #[path = "../src/sign.rs"]

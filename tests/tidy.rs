@@ -13,10 +13,14 @@ const FILE_LINES_MAX: usize = 800;
 const COMMENT_COLUMNS_MAX: usize = 100;
 
 /// What a part's manifest must not name: arrows point down only.
-const MAY_NOT_USE: [(&str, &[&str]); 3] = [
+const MAY_NOT_USE: [(&str, &[&str]); 4] = [
     ("store", &["forebay-", "axum", "http", "hyper", "fuser"]),
     ("server", &["forebay-mount", "fuser", "rusqlite"]),
     ("mount", &["forebay-server", "axum", "rusqlite"]),
+    (
+        "cache",
+        &["forebay-server", "forebay-mount", "axum", "fuser"],
+    ),
 ];
 
 fn root() -> &'static Path {

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::variable;
 use crate::cli::{Durability, ServeArgs};
+use crate::node::{self, Place};
 use crate::root_key::{self, Source};
 use crate::run::{self, End};
 
@@ -17,18 +18,83 @@ use crate::run::{self, End};
 const EXIT_SIGNAL: u8 = 128;
 
 pub(super) fn run(data: &Path, args: &ServeArgs) -> Result<ExitCode> {
+    let end = match (&args.node.origin, &args.node.cache_dir) {
+        (Some(origin), Some(cache_dir)) => run_node(
+            Place {
+                origin,
+                cache_dir,
+                cache_size: args.node.cache_size,
+                region: &args.region,
+                ca_file: args.node.origin_ca_file.as_deref(),
+            },
+            args,
+        )?,
+        _ => run_store(data, args)?,
+    };
+    Ok(exit_code(&end))
+}
+
+/// How a shell is told of an end.
+pub(super) fn exit_code(end: &End) -> ExitCode {
+    match end {
+        End::Stopped => ExitCode::SUCCESS,
+        End::Abandoned(signal) => ExitCode::from(EXIT_SIGNAL + signal),
+    }
+}
+
+fn run_node(place: Place<'_>, args: &ServeArgs) -> Result<End> {
+    let started = Instant::now();
+    node::serve(place, args, |address| {
+        print!("{}", node_places(place, args, address));
+        println!("ready in {:.2} s", started.elapsed().as_secs_f64());
+    })
+}
+
+fn run_store(data: &Path, args: &ServeArgs) -> Result<End> {
     let started = Instant::now();
     std::fs::create_dir_all(data).with_context(|| format!("make {}", data.display()))?;
     let (root, source) = root_key::load_or_make(data, &variable)?;
     let key = format!("  keys     {:28} {}", root.id, secret_place(&source));
-    let end = run::serve(data, args, root, |address| {
+    run::serve(data, args, root, |address| {
         println!("{}{key}", places(data, args, address));
         println!("ready in {:.2} s", started.elapsed().as_secs_f64());
-    })?;
-    Ok(match end {
-        End::Stopped => ExitCode::SUCCESS,
-        End::Abandoned(signal) => ExitCode::from(EXIT_SIGNAL + signal),
     })
+}
+
+/// What is where at a node.
+fn node_places(place: Place<'_>, args: &ServeArgs, address: SocketAddr) -> String {
+    let size = match args.node.cache_size {
+        Some(size) => format!("at most {size}"),
+        None => "as much as is free".to_owned(),
+    };
+    let lines: [(&str, String, &str); 3] = [
+        (
+            "origin",
+            place.origin.to_owned(),
+            "stores all there is; nothing is stored here",
+        ),
+        (
+            "S3",
+            format!("http://{address}"),
+            "the origin's accounts, keys and buckets",
+        ),
+        ("cache", place.cache_dir.display().to_string(), &size),
+    ];
+    let mount = args.mount.as_ref().map(|dir| {
+        let place = dir.display().to_string();
+        (
+            "files",
+            place,
+            "the origin's buckets, with this server's key",
+        )
+    });
+    lines.iter().chain(&mount).fold(
+        format!("forebay {}\n", env!("CARGO_PKG_VERSION")),
+        |mut text, (name, place, note)| {
+            writeln!(text, "  {name:8} {place:28} {note}").expect("a String takes all");
+            text
+        },
+    )
 }
 
 /// What is where.

@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytesize::ByteSize;
 use forebay_cache::cluster::ClusterKey;
 use forebay_cache::origin::{Authorization, Client, ClientConfig, Endpoint};
-use forebay_cache::remote::{Cached, RemoteConfig, RemoteFiles};
+use forebay_cache::remote::{Cached, FollowEnd, RemoteConfig, RemoteFiles, follow};
 use forebay_cache::sign::Credentials;
 use forebay_cache::{Cache, Disk, DiskConfig, FetchConfig};
 use forebay_mount::{CloseMode, MountConfig};
@@ -84,8 +84,8 @@ pub(crate) fn own_credentials() -> Option<Credentials> {
 }
 
 /// The secret that a store and its nodes share.
-pub(crate) fn cluster_key(args: &ServeArgs) -> Result<Option<ClusterKey>> {
-    let Some(path) = &args.node.cluster_key_file else {
+pub(crate) fn cluster_key(path: Option<&Path>) -> Result<Option<ClusterKey>> {
+    let Some(path) = path else {
         return Ok(None);
     };
     let content = fs::read(path).with_context(|| format!("read {}", path.display()))?;
@@ -129,7 +129,7 @@ pub(crate) fn serve(
     if let Some(dir) = &args.mount {
         mountpoint::prepare(dir)?;
     }
-    let client = place.client(cluster_key(args)?)?;
+    let client = place.client(cluster_key(args.node.cluster_key_file.as_deref())?)?;
     let disk = place.open_disk()?;
     let runtime = runtime(args.threads)?;
     let end = runtime.block_on(async {
@@ -164,7 +164,7 @@ pub(crate) fn mount(place: Place<'_>, args: &MountArgs, ready: impl FnOnce()) ->
         "no key to sign with: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     );
     mountpoint::prepare(&args.dir)?;
-    let client = place.client(None)?;
+    let client = place.client(cluster_key(args.cluster_key_file.as_deref())?)?;
     let disk = place.open_disk()?;
     let runtime = runtime(None)?;
     let end = runtime.block_on(async {
@@ -208,10 +208,21 @@ fn remote_files(
     })
 }
 
+/// Follows the origin's changes, if it tells them.
+async fn follow_changes(files: Arc<RemoteFiles>, client: Client) {
+    let FollowEnd::NoFeed(why) = follow(files, client).await;
+    tracing::info!(
+        why,
+        "the origin tells no changes: the mount asks anew after ten seconds"
+    );
+}
+
 /// What runs, besides S3.
 struct Parts {
     cache: Cache,
     mount: Option<Mounted>,
+    /// Keeps what the mount knows right.
+    follower: Option<JoinHandle<()>>,
     admin: JoinHandle<()>,
 }
 
@@ -225,12 +236,15 @@ impl Parts {
         staging_dir: &Path,
     ) -> Result<Self> {
         let admin = socket::Listener::bind(place.cache_dir)?;
+        let mut follower = None;
         let mount = match mount {
             Some(mut config) => {
                 // Who closes a file is to be told whether it is at the origin.
                 config.close = CloseMode::Durable;
                 let files = remote_files(client, &cache, config.read_only, staging_dir);
-                Some(start_mount(config, files).await?)
+                let mounted = start_mount(config, Arc::clone(&files) as _).await?;
+                follower = Some(tokio::spawn(follow_changes(files, client.clone())));
+                Some(mounted)
             }
             None => None,
         };
@@ -244,6 +258,7 @@ impl Parts {
         Ok(Self {
             cache,
             mount,
+            follower,
             admin,
         })
     }
@@ -253,6 +268,7 @@ impl Parts {
         let Self {
             cache,
             mount,
+            follower,
             admin,
         } = self;
         let (stop, stopped) = oneshot::channel::<()>();
@@ -276,6 +292,9 @@ impl Parts {
                 None => serving.await,
             };
             let unmounted = spawn_blocking(|| mount.map_or(Ok(()), stop_mount)).await;
+            if let Some(follower) = follower {
+                follower.abort();
+            }
             admin.abort();
             // Cancelled is what it is now; it took its socket away.
             drop(admin.await);

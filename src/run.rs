@@ -225,7 +225,7 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
             Compat::Coreweave => forebay_server::Compat::Coreweave,
             Compat::Wasabi => forebay_server::Compat::Wasabi,
         },
-        cluster_key: node::cluster_key(args)?,
+        cluster_key: node::cluster_key(args.node.cluster_key_file.as_deref())?,
     })
 }
 

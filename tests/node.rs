@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::s3::{Response, S3};
 use crate::harness::{ACCESS_KEY, Home, Random, SECRET_KEY, Server, is_mounted};
@@ -345,6 +345,43 @@ fn a_bucket_of_a_remote_store_is_a_directory() {
     let refused = fs::write(mount.mnt().join("x"), b"x").unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     assert!(fs::read(mount.mnt().join("train/large")).unwrap() == large);
+    mount.stop_ok();
+}
+
+#[test]
+fn what_changes_at_the_store_is_seen_by_a_mount_that_is_told() {
+    let site = Site::new();
+    let s3 = site.store.s3();
+    s3.create_bucket("data");
+    put(&s3, "d/a", b"first");
+    let mount = site.mount(&["--cluster-key-file", "cluster-key"]);
+    let path = |name: &str| mount.mnt().join(name);
+    // Well below the ten seconds for which answers are believed where nothing is told.
+    let soon = |what: &str, holds: &dyn Fn() -> bool| {
+        let give_up = Instant::now() + Duration::from_secs(8);
+        while !holds() {
+            assert!(Instant::now() < give_up, "{what}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    assert_eq!(fs::read(path("d/a")).unwrap(), b"first");
+    assert!(!path("d/b").exists());
+    // Following has begun when a change is seen long before it would be without.
+    soon("the first change", &|| {
+        put(&s3, "d/b", b"new");
+        std::thread::sleep(Duration::from_millis(100));
+        path("d/b").exists()
+    });
+    for round in 0..5_u8 {
+        put(&s3, "d/a", &[round; 3]);
+        soon("an overwrite", &|| {
+            fs::read(path("d/a")).unwrap() == [round; 3]
+        });
+        s3.delete("data", "d/b").unwrap().expect(204);
+        soon("a deletion", &|| !path("d/b").exists());
+        put(&s3, "d/b", b"again");
+        soon("a new object", &|| path("d/b").exists());
+    }
     mount.stop_ok();
 }
 

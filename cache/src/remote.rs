@@ -20,6 +20,7 @@ mod change;
 mod client;
 mod content;
 mod directory;
+mod follow;
 mod known;
 mod look;
 mod number;
@@ -54,6 +55,7 @@ use forebay_store::time::{Clock, Timestamp};
 
 pub use self::catalog::{Asked, Catalog, From, Head, Keys, ListKeys, Listed};
 pub use self::change::{OriginChange, OriginChangeKind};
+pub use self::follow::{FollowEnd, follow};
 use self::known::Known;
 use self::number::Numbers;
 pub use self::reader::{Cached, Reader, Uncached, WholeFile};

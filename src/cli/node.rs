@@ -12,7 +12,8 @@ pub(super) const MOUNT_AFTER_HELP: &str = "\
 KEYS: Requests are signed with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY. Whoever may enter the \
 directory may do what that key may do, as far as the files' modes let him.
 
-FRESHNESS: What others change at the store is seen within ten seconds; an open file goes on showing the \
+FRESHNESS: What others change at the store is seen within ten seconds, or at once with \
+--cluster-key-file; an open file goes on showing the \
 version that was opened, or fails with ESTALE where its bytes can't be had any more. close(2) says \
 whether what was written is at the store.
 
@@ -129,6 +130,18 @@ pub(crate) struct MountArgs {
     )]
     #[arg(value_parser = parse_size)]
     pub(crate) cache_size: Option<ByteSize>,
+
+    /// File with the secret that the store and its nodes share
+    ///
+    /// With it the store tells what changes, which is then seen at once.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "FOREBAY_CLUSTER_KEY_FILE",
+        hide_env_values = true
+    )]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) cluster_key_file: Option<PathBuf>,
 
     /// Refuse all changes
     #[arg(long)]

@@ -8,6 +8,7 @@
 mod body;
 mod breaker;
 mod call;
+mod changes;
 mod client;
 mod config;
 mod connect;
@@ -31,6 +32,7 @@ mod tests;
 pub use body::Body;
 pub use breaker::BreakerState;
 pub use call::{Call, Repeat};
+pub use changes::{Changed, ChangedKind, Changes};
 pub use client::Client;
 pub use config::{ClientConfig, ClientError, Deadlines, Retries};
 pub use counters::Statistics;

@@ -141,6 +141,9 @@ impl Foreign {
             header::push_text(&mut headers, CONTENT_RANGE, Some(&value));
             status = StatusCode::PARTIAL_CONTENT;
         }
+        if len < version.size {
+            drop_checksums(&mut headers);
+        }
         header::push_overrides(&mut headers, &query)?;
         Ok(Asked::Readable(Readable {
             status,
@@ -235,6 +238,16 @@ fn allowed(
     Some((version, range))
 }
 
+/// Takes the object's checksums out of an answer that has a part of it. A `HEAD` mostly has them
+/// whatever its `Range` says, and clients check what they read against them.
+fn drop_checksums(headers: &mut HeaderMap) {
+    let is_checksum = |name: &&HeaderName| name.as_str().starts_with("x-amz-checksum-");
+    let names: Vec<_> = headers.keys().filter(is_checksum).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
 /// The range of a read whose `HEAD` was answered with the whole: not every service looks at `Range`
 /// there. `None` if the read itself must say.
 fn whole_or_range(asked: &HeaderMap, size: u64) -> Option<std::ops::Range<u64>> {
@@ -304,6 +317,21 @@ mod tests {
         };
         let status = StatusCode::from_u16(status).unwrap();
         allowed(&reading, status, &map(pairs)).map(|(version, range)| (version.size, range))
+    }
+
+    #[test]
+    fn a_part_has_no_checksum_of_the_whole() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "x-amz-checksum-crc32",
+            "x-amz-checksum-type",
+            "x-amz-meta-k",
+        ] {
+            headers.insert(name, HeaderValue::from_static("v"));
+        }
+        drop_checksums(&mut headers);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-amz-meta-k"]);
     }
 
     #[test]

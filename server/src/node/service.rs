@@ -193,7 +193,7 @@ impl Node {
     }
 
     /// Answers with bytes from the cache, or through it; `None` if they are of a version that is
-    /// gone, or may not be read, and nothing was answered yet.
+    /// gone, or may not be read, or are not what was asked for, and nothing was answered yet.
     async fn answer_with(
         &self,
         readable: Readable,
@@ -221,6 +221,11 @@ impl Node {
             match first_bytes(&mut read).await {
                 Ok(first) => ReplyBody::Remote(Cached::new(first, read, len).boxed_unsync()),
                 Err(ReadError::Changed | ReadError::Denied(_)) => return Ok(None),
+                // Not every service does ranges; then its own answer is all there is.
+                Err(ReadError::Corrupt(why)) => {
+                    tracing::debug!(why, "the origin's ranges can't be used");
+                    return Ok(None);
+                }
                 Err(err) => return Err(self.failed(&err)),
             }
         };

@@ -1,0 +1,137 @@
+//! Following a forebay origin's changes, so that nothing known has to be asked for again.
+//!
+//! # Invariants
+//! 1. Changes are believed to be told only between an answer of the feed and the next failure; what
+//!    was known before is forgotten when following begins, and after every gap.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_store::name::{BucketName, ObjectKey};
+use http::StatusCode;
+
+use super::RemoteFiles;
+use super::change::{OriginChange, OriginChangeKind};
+use crate::origin::{Changed, ChangedKind, Changes, Client, OriginError};
+
+/// How long the origin waits for a change before it answers that there is none. A feed that is lost
+/// is noticed after this and the client's deadline.
+const WAIT: Duration = Duration::from_secs(5);
+/// How long it is left alone after it failed.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What became of following.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FollowEnd {
+    /// The origin has no feed for this client; ages hold.
+    NoFeed(String),
+}
+
+/// Follows the changes of `client`'s origin for as long as it is polled. It returns only if the
+/// origin has no feed, or has none for this client.
+pub async fn follow(files: Arc<RemoteFiles>, client: Client) -> FollowEnd {
+    let mut after: Option<String> = None;
+    let mut follows = false;
+    loop {
+        match client.changes(after.as_deref(), WAIT).await {
+            Ok(answer) => {
+                if !follows || answer.gap {
+                    files.follow();
+                    follows = true;
+                }
+                after = Some(tell(&files, answer));
+            }
+            Err(OriginError::Refused(refusal)) if is_final(refusal.status) => {
+                files.unfollow();
+                return FollowEnd::NoFeed(refusal.status.to_string());
+            }
+            Err(err) => {
+                files.unfollow();
+                if follows {
+                    tracing::warn!(%err, "the origin's changes are not told any more for now");
+                }
+                follows = false;
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Whether asking again would be answered the same.
+fn is_final(status: StatusCode) -> bool {
+    status.is_client_error()
+        && status != StatusCode::TOO_MANY_REQUESTS
+        && status != StatusCode::REQUEST_TIMEOUT
+}
+
+/// Tells the changes; where to go on.
+fn tell(files: &RemoteFiles, answer: Changes) -> String {
+    for changed in &answer.changes {
+        match change(changed) {
+            Some(change) => files.invalidate(&change),
+            // A later version may know more kinds, or names that we have no room for: all the more
+            // it has to be asked for anew.
+            None => files.follow(),
+        }
+    }
+    answer.next
+}
+
+fn change(changed: &Changed) -> Option<OriginChange> {
+    let key = || ObjectKey::parse(changed.key.as_deref()?).ok();
+    let kind = match changed.kind {
+        ChangedKind::Published => OriginChangeKind::Published(key()?),
+        ChangedKind::Deleted => OriginChangeKind::Deleted(key()?),
+        ChangedKind::RenamedTree => OriginChangeKind::RenamedTree {
+            from: key()?,
+            to: changed.to.clone()?,
+        },
+        ChangedKind::BucketCreated => OriginChangeKind::BucketCreated,
+        ChangedKind::BucketDeleted => OriginChangeKind::BucketDeleted,
+    };
+    Some(OriginChange {
+        bucket: BucketName::parse(&changed.bucket).ok()?,
+        kind,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changed(kind: ChangedKind, key: Option<&str>) -> Changed {
+        Changed {
+            bucket: "bucket".to_owned(),
+            key: key.map(str::to_owned),
+            kind,
+            to: None,
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_understood_is_no_change() {
+        let good = changed(ChangedKind::Published, Some("k"));
+        assert!(change(&good).is_some());
+        assert_eq!(change(&changed(ChangedKind::Deleted, None)), None);
+        assert_eq!(change(&changed(ChangedKind::RenamedTree, Some("d/"))), None);
+        let nowhere = Changed {
+            bucket: "NO".to_owned(),
+            ..good
+        };
+        assert_eq!(change(&nowhere), None);
+    }
+
+    #[test]
+    fn a_refusal_ends_it_and_trouble_does_not() {
+        for status in [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
+            assert!(is_final(status));
+        }
+        for status in [
+            StatusCode::TOO_MANY_REQUESTS,
+            StatusCode::SERVICE_UNAVAILABLE,
+            StatusCode::BAD_GATEWAY,
+        ] {
+            assert!(!is_final(status));
+        }
+    }
+}

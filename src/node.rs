@@ -15,12 +15,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytesize::ByteSize;
 use forebay_cache::cluster::ClusterKey;
 use forebay_cache::origin::{Authorization, Client, ClientConfig, Endpoint};
-use forebay_cache::remote::{Cached, FollowEnd, RemoteConfig, RemoteFiles, follow};
+use forebay_cache::remote::{Cached, RemoteConfig, RemoteFiles, follow};
 use forebay_cache::sign::Credentials;
 use forebay_cache::{Cache, Disk, DiskConfig, FetchConfig};
 use forebay_mount::{CloseMode, MountConfig};
 use forebay_server::{NodeConfig, NodeKeys, NodeServer};
 use forebay_store::time::SystemClock;
+use http::Method;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -208,15 +209,6 @@ fn remote_files(
     })
 }
 
-/// Follows the origin's changes, if it tells them.
-async fn follow_changes(files: Arc<RemoteFiles>, client: Client) {
-    let FollowEnd::NoFeed(why) = follow(files, client).await;
-    tracing::info!(
-        why,
-        "the origin tells no changes: the mount asks anew after ten seconds"
-    );
-}
-
 /// What runs, besides S3.
 struct Parts {
     cache: Cache,
@@ -243,7 +235,9 @@ impl Parts {
                 config.close = CloseMode::Durable;
                 let files = remote_files(client, &cache, config.read_only, staging_dir);
                 let mounted = start_mount(config, Arc::clone(&files) as _).await?;
-                follower = Some(tokio::spawn(follow_changes(files, client.clone())));
+                // Only to who has it does an origin tell its changes.
+                let has_cluster_key = client.cluster_proof(&Method::GET, "/").is_some();
+                follower = has_cluster_key.then(|| tokio::spawn(follow(files, client.clone())));
                 Some(mounted)
             }
             None => None,

@@ -55,7 +55,7 @@ use forebay_store::time::{Clock, Timestamp};
 
 pub use self::catalog::{Asked, Catalog, From, Head, Keys, ListKeys, Listed};
 pub use self::change::{OriginChange, OriginChangeKind};
-pub use self::follow::{FollowEnd, follow};
+pub use self::follow::follow;
 use self::known::Known;
 use self::number::Numbers;
 pub use self::reader::{Cached, Reader, Uncached, WholeFile};
@@ -63,6 +63,8 @@ use self::write::Writing;
 pub use self::writer::{CopyOf, NewObject, Writer};
 use crate::directive::Directive;
 
+/// How often buckets are listed again because they change meanwhile.
+const LIST_AGAIN_MAX: usize = 3;
 /// The account that what is seen on the mount belongs to.
 const ACCOUNT: &str = "origin";
 
@@ -128,6 +130,20 @@ struct BucketTable {
     by_id: HashMap<BucketId, BucketName>,
     /// When all were listed last.
     listed_at: Option<Timestamp>,
+    /// Counts the changes of buckets that were told: an answer that was asked for before one of
+    /// them may be older than it.
+    generation: u64,
+}
+
+impl BucketTable {
+    /// Believes nothing any more; the numbers stay.
+    fn forget(&mut self) {
+        self.generation += 1;
+        self.listed_at = None;
+        for held in self.by_name.values_mut() {
+            held.seen_at = None;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -308,8 +324,15 @@ impl RemoteFiles {
             limit: 1,
             ..ListKeys::default()
         };
+        let generation = self.table().generation;
         match self.keys(&list).await {
-            Ok(_) => Ok(self.note_bucket(name, None)),
+            Ok(_) => {
+                let bucket = self.note_bucket(name, None);
+                if self.table().generation != generation {
+                    self.note_no_bucket(name);
+                }
+                Ok(bucket)
+            }
             Err(err) => {
                 if matches!(err, Error::NoSuchBucket(_)) {
                     self.note_no_bucket(name);
@@ -319,10 +342,11 @@ impl RemoteFiles {
         }
     }
 
-    async fn all_buckets(&self, list: ListBuckets) -> Result<(Vec<Arc<Bucket>>, bool)> {
-        let listed_at = self.table().listed_at;
-        if !listed_at.is_some_and(|at| self.is_fresh(at)) {
+    /// Asks for all buckets, again if a change of them was told meanwhile.
+    async fn list_buckets_anew(&self) -> Result<()> {
+        for _ in 0..LIST_AGAIN_MAX {
             let asked_at = self.clock.now();
+            let generation = self.table().generation;
             let found = self.catalog.buckets().await?;
             for held in self.table().by_name.values_mut() {
                 held.seen_at = None;
@@ -330,7 +354,19 @@ impl RemoteFiles {
             for (name, made_at) in found {
                 self.note_bucket(&name, Some(made_at));
             }
-            self.table().listed_at = Some(asked_at);
+            let mut table = self.table();
+            if table.generation == generation {
+                table.listed_at = Some(asked_at);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn all_buckets(&self, list: ListBuckets) -> Result<(Vec<Arc<Bucket>>, bool)> {
+        let listed_at = self.table().listed_at;
+        if !listed_at.is_some_and(|at| self.is_fresh(at)) {
+            self.list_buckets_anew().await?;
         }
         let mut found: Vec<_> = {
             let table = self.table();

@@ -7,7 +7,7 @@
 //! # Invariants
 //! 1. No clock, no environment, no socket: a signature is a pure function of what is passed in.
 //! 2. Every header that a request has when it is signed is covered, but for those of
-//!    [`NEVER_SIGNED`], which whoever forwards it may change.
+//!    `NEVER_SIGNED`, which whoever forwards it may change.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};

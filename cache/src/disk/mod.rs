@@ -17,7 +17,7 @@
 //!
 //! # Invariants
 //! 1. A block is read only as what its CRC says it is.
-//! 2. What is on the disk is never more than the limit; see [`room`].
+//! 2. What is on the disk is never more than the limit; see `room.rs`.
 //! 3. Everything is kept by origin, bucket, key, entity tag and size: nobody sees another origin's
 //!    bytes, though they take space until they are evicted.
 

@@ -54,6 +54,10 @@ impl RemoteFiles {
     /// forgets a moment later.
     pub fn invalidate(&self, change: &OriginChange) {
         use OriginChangeKind as Kind;
+        if matches!(change.kind, Kind::BucketCreated | Kind::BucketDeleted) {
+            // Also of one that nobody has asked for: somebody may be asking now.
+            self.table().generation += 1;
+        }
         let bucket = match change.kind {
             Kind::BucketCreated => self.note_bucket(&change.bucket, None),
             _ => match self.known_bucket(&change.bucket) {
@@ -94,6 +98,7 @@ impl RemoteFiles {
     /// To be called before the first of them is told: what is known from before is forgotten.
     pub fn follow(&self) {
         self.known.forget_all();
+        self.table().forget();
         self.followed
             .store(true, std::sync::atomic::Ordering::Release);
     }
@@ -102,6 +107,10 @@ impl RemoteFiles {
     pub fn unfollow(&self) {
         self.followed
             .store(false, std::sync::atomic::Ordering::Release);
+    }
+
+    pub(super) fn is_followed(&self) -> bool {
+        self.followed.load(std::sync::atomic::Ordering::Acquire)
     }
 
     pub(super) fn told(&self) -> MutexGuard<'_, u64> {

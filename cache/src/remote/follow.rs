@@ -17,48 +17,60 @@ use crate::origin::{Changed, ChangedKind, Changes, Client, OriginError};
 /// How long the origin waits for a change before it answers that there is none. A feed that is lost
 /// is noticed after this and the client's deadline.
 const WAIT: Duration = Duration::from_secs(5);
+/// Longest time for an answer, its last byte included; after it the feed is lost.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// How long it is left alone after it failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The same if it said that it has no feed for this client.
+const REFUSED_PAUSE: Duration = Duration::from_mins(1);
 
-/// What became of following.
-#[derive(Debug, PartialEq, Eq)]
-pub enum FollowEnd {
-    /// The origin has no feed for this client; ages hold.
-    NoFeed(String),
-}
+/// Ends following however the follower ends.
+struct Following<'a>(&'a RemoteFiles);
 
-/// Follows the changes of `client`'s origin for as long as it is polled. It returns only if the
-/// origin has no feed, or has none for this client.
-pub async fn follow(files: Arc<RemoteFiles>, client: Client) -> FollowEnd {
-    let mut after: Option<String> = None;
-    let mut follows = false;
-    loop {
-        match client.changes(after.as_deref(), WAIT).await {
-            Ok(answer) => {
-                if !follows || answer.gap {
-                    files.follow();
-                    follows = true;
-                }
-                after = Some(tell(&files, answer));
-            }
-            Err(OriginError::Refused(refusal)) if is_final(refusal.status) => {
-                files.unfollow();
-                return FollowEnd::NoFeed(refusal.status.to_string());
-            }
-            Err(err) => {
-                files.unfollow();
-                if follows {
-                    tracing::warn!(%err, "the origin's changes are not told any more for now");
-                }
-                follows = false;
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        self.0.unfollow();
     }
 }
 
-/// Whether asking again would be answered the same.
-fn is_final(status: StatusCode) -> bool {
+/// Follows the changes of `client`'s origin for as long as it is polled. It never returns: an
+/// origin that has no feed for this client is asked again after a while.
+pub async fn follow(files: Arc<RemoteFiles>, client: Client) {
+    let _following = Following(&files);
+    let mut after: Option<String> = None;
+    let (mut follows, mut told_of) = (false, false);
+    loop {
+        let answer = tokio::time::timeout(ANSWER_MAX, client.changes(after.as_deref(), WAIT)).await;
+        let late = || OriginError::Unavailable("the change feed does not end".to_owned());
+        let err = match answer.unwrap_or_else(|_| Err(late())) {
+            Ok(answer) => {
+                let anew = !follows || answer.gap;
+                if anew {
+                    files.follow();
+                }
+                // One gap after the other is no feed; it is not asked without pause.
+                let pause = follows && answer.gap;
+                (follows, told_of) = (true, false);
+                after = Some(tell(&files, answer));
+                if pause {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                continue;
+            }
+            Err(err) => err,
+        };
+        files.unfollow();
+        let refused = err.status().is_some_and(is_refusal);
+        if follows || !told_of {
+            tracing::warn!(%err, "the origin's changes are not told: what is known is asked for again");
+        }
+        (follows, told_of) = (false, true);
+        tokio::time::sleep(if refused { REFUSED_PAUSE } else { PAUSE }).await;
+    }
+}
+
+/// Whether asking again soon would be answered the same.
+fn is_refusal(status: StatusCode) -> bool {
     status.is_client_error()
         && status != StatusCode::TOO_MANY_REQUESTS
         && status != StatusCode::REQUEST_TIMEOUT
@@ -122,16 +134,16 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_ends_it_and_trouble_does_not() {
+    fn a_refusal_lasts_and_trouble_does_not() {
         for status in [StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
-            assert!(is_final(status));
+            assert!(is_refusal(status));
         }
         for status in [
             StatusCode::TOO_MANY_REQUESTS,
             StatusCode::SERVICE_UNAVAILABLE,
             StatusCode::BAD_GATEWAY,
         ] {
-            assert!(!is_final(status));
+            assert!(!is_refusal(status));
         }
     }
 }

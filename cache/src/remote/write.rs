@@ -166,8 +166,12 @@ impl RemoteFiles {
         } else {
             Node::File(Arc::clone(&entry))
         };
-        let node = Some(node);
-        self.known.keep(ticket, &place, Said { at, node });
+        // Where changes are told, one that came after this may have been told before the answer to
+        // it; what was written is then asked for anew.
+        if !self.is_followed() {
+            let node = Some(node);
+            self.known.keep(ticket, &place, Said { at, node });
+        }
         Ok(entry)
     }
 

@@ -74,6 +74,7 @@ impl Foreign {
 
     /// Verifies who sent a request, and writes it as the node's own; it is not signed yet.
     fn verify(&self, method: &Method, uri: &Uri, mut headers: HeaderMap) -> Result<Verified> {
+        rewrite::drop_named(&mut headers);
         let host = headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = host.or(uri.host()).unwrap_or_default();
         let target = Target::parse(host, uri.path(), &self.base_domains, Compat::Forebay)?;
@@ -118,6 +119,7 @@ impl Foreign {
             ..
         } = verified;
         rewritten.headers.remove(CONTENT_LENGTH);
+        let asked = rewritten.headers.clone();
         let parts = self.signed(Method::HEAD, rewritten, sign::Payload::Empty);
         let request = Request::from_parts(parts, Empty::<Bytes>::new());
         let response = self
@@ -129,7 +131,11 @@ impl Foreign {
             return Ok(Asked::Answer(answer(response)));
         }
         let (head, _) = response.into_parts();
-        let Some((version, range)) = allowed(reading, head.status, &head.headers) else {
+        // A part's number is of use only to who looks at it.
+        if head.status == StatusCode::OK && query.get("partNumber").is_some() {
+            return Ok(Asked::Nothing);
+        }
+        let Some((version, range)) = allowed(reading, &asked, head.status, &head.headers) else {
             return Ok(Asked::Nothing);
         };
         let (mut status, mut headers) = (head.status, head.headers);
@@ -204,6 +210,7 @@ impl Foreign {
 /// What a `HEAD` says of a read: which bytes of which version, if it can be cached.
 fn allowed(
     reading: &Reading,
+    asked: &HeaderMap,
     status: StatusCode,
     headers: &HeaderMap,
 ) -> Option<(Version, std::ops::Range<u64>)> {
@@ -211,8 +218,9 @@ fn allowed(
     let length: u64 = text(CONTENT_LENGTH)?.parse().ok()?;
     let etag = strong_etag(headers)?;
     let (size, range) = match status {
+        StatusCode::OK if headers.contains_key(CONTENT_RANGE) => return None,
         StatusCode::OK => {
-            let range = whole_or_range(&reading.headers, length)?;
+            let range = whole_or_range(asked, length)?;
             (length, range)
         }
         StatusCode::PARTIAL_CONTENT => {
@@ -316,7 +324,8 @@ mod tests {
             key: "k".to_owned(),
         };
         let status = StatusCode::from_u16(status).unwrap();
-        allowed(&reading, status, &map(pairs)).map(|(version, range)| (version.size, range))
+        allowed(&reading, &reading.headers, status, &map(pairs))
+            .map(|(version, range)| (version.size, range))
     }
 
     #[test]
@@ -354,5 +363,6 @@ mod tests {
         assert_eq!(head(None, 200, &[etag]), None);
         let wrong = [length, etag, ("content-range", "bytes 2-4/10")];
         assert_eq!(head(Some("bytes=2-4"), 206, &wrong), None);
+        assert_eq!(head(None, 200, &wrong), None);
     }
 }

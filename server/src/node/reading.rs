@@ -71,7 +71,7 @@ pub(super) fn plan(parts: &Parts, has_body: bool, base_domains: &[String]) -> Pl
     };
     let op = CALLS[index].op;
     let is_read = matches!(op, Op::GetObject | Op::HeadObject);
-    if !is_read || has_body || !is_plain(&query) || is_encrypted(&parts.headers) {
+    if !is_read || has_body || !is_plain(&query) || is_encrypted(&parts.headers, &query) {
         return pass(Some(index));
     }
     let (Some(bucket), Some(key), Some(path_and_query)) =
@@ -120,10 +120,13 @@ fn is_plain(query: &Query) -> bool {
 }
 
 /// Whether the client sends a key to decrypt with: such bytes are for him alone.
-fn is_encrypted(headers: &HeaderMap) -> bool {
-    headers
-        .keys()
-        .any(|name| name.as_str().starts_with("x-amz-server-side-encryption"))
+fn is_encrypted(headers: &HeaderMap, query: &Query) -> bool {
+    const START: &str = "x-amz-server-side-encryption";
+    let begins = |name: &str| {
+        name.get(..START.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(START))
+    };
+    headers.keys().any(|name| begins(name.as_str())) || query.iter().any(|(name, _)| begins(name))
 }
 
 fn is_prestage(headers: &HeaderMap) -> bool {

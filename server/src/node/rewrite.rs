@@ -78,6 +78,21 @@ pub(super) fn request(
         text.push('=');
         text.push_str(&encode(value));
     }
+    for name in &NOT_OURS {
+        headers.remove(name);
+    }
+    let target = PathAndQuery::try_from(text);
+    Ok(Rewritten {
+        target: target.map_err(|_| S3Error::request("The URI is too long to be passed on."))?,
+        headers,
+    })
+}
+
+/// Takes out what `Connection` names, which is for this connection alone (RFC 9110, section 7.6.1).
+///
+/// To be done before a signature is verified: whoever has a signed request of another may name what
+/// was signed, and it must then not hold.
+pub(super) fn drop_named(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -86,14 +101,9 @@ pub(super) fn request(
         .filter_map(|name| name.trim().parse().ok())
         .filter(|name: &HeaderName| *name != CONTENT_LENGTH)
         .collect();
-    for name in named.iter().chain(&NOT_OURS) {
+    for name in named {
         headers.remove(name);
     }
-    let target = PathAndQuery::try_from(text);
-    Ok(Rewritten {
-        target: target.map_err(|_| S3Error::request("The URI is too long to be passed on."))?,
-        headers,
-    })
 }
 
 /// Changes the headers of a body that is sent on without its frames.
@@ -141,6 +151,7 @@ mod tests {
             let name: HeaderName = name.parse().unwrap();
             headers.append(name, HeaderValue::from_str(value).unwrap());
         }
+        drop_named(&mut headers);
         request(&target, &query, headers, mechanism).unwrap()
     }
 

@@ -1,7 +1,7 @@
 //! A node in front of a service that knows nothing of nodes: it verifies its clients itself.
 
 use super::calls::{streaming, upload_in_parts};
-use super::fleet::{Fleet, Kind, MIB, NODE_KEY, content, outcome};
+use super::fleet::{Fleet, Kind, MIB, NODE_KEY, content, outcome, with_unsigned};
 use super::reads::{every_form_of_read, presigned};
 use super::tap::Seen;
 use crate::harness::{HOST, SECRET, signed, signed_head};
@@ -170,4 +170,23 @@ fn a_trailer_is_verified_here() {
         let read = fleet.get(&target, &[]);
         assert_eq!(read.status, if status == 200 { 200 } else { 404 });
     }
+}
+
+/// Whoever has another's signed request may send it with a `Connection` that names what was signed.
+#[test]
+fn what_was_signed_can_not_be_named_away() {
+    let fleet = fleet();
+    fleet.put("/bkt/k", b"0123456789");
+    fleet.tap.take();
+    let read = signed("GET", "/bkt/k", &[("range", "bytes=0-1")], b"");
+    let write = signed("PUT", "/bkt/k", &[("if-none-match", "*")], b"other");
+    for (request, named) in [(&read, "range"), (&write, "if-none-match")] {
+        for more in [&[][..], &[("cache-control", "no-store")]] {
+            let headers = [&[("connection", named)], more].concat();
+            let refused = fleet.connect().call(&with_unsigned(request, &headers));
+            assert_eq!(refused.status, 403, "{named}");
+            assert!(fleet.tap.take().is_empty(), "the origin is not asked");
+        }
+    }
+    assert_eq!(fleet.get("/bkt/k", &[]).body, b"0123456789");
 }

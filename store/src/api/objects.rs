@@ -217,8 +217,9 @@ pub trait Objects: Buckets {
 
     /// The entry of a key's current or named version.
     ///
-    /// Waits for a file of that key that is being closed on the mount: [`CLOSING_WAIT_MAX`] for its
-    /// publication to begin, and then until it ends.
+    /// Waits for a file of that key that is being closed on the mount:
+    /// [`CLOSING_WAIT_MAX`](super::CLOSING_WAIT_MAX) for its publication to begin, and then until
+    /// it ends.
     ///
     /// # Errors
     /// `NoSuchKey`, `NoSuchVersion`.

@@ -6,8 +6,8 @@
 //! A full set of lanes takes hardly longer than one stream, and nobody needs a stream's MD5 before
 //! its end. So before it begins, the thread waits for company ([`Company`]): where somebody waits
 //! for a digest, or a body can't take more in ([`Md5Pool::hurry`]), a little, for as many streams
-//! as there lately were at one time; where all bodies are still arriving, until each of them has
-//! something.
+//! as there lately were at one time, or one more; where all bodies are still arriving, until each
+//! of them has something. A body that is the only one in the store is never held up.
 //!
 //! A caller that finds the queue full, or the thread gone, hashes for itself. So the thread is
 //! never a limit on a machine with many cores, and never a reason to fail.
@@ -55,8 +55,10 @@ struct Queue {
     state: Mutex<State>,
     /// Where the thread sleeps.
     bed: Condvar,
-    /// Bodies that are arriving.
+    /// Bodies that are arriving, to be hashed on the way.
     members: AtomicUsize,
+    /// Bodies that have begun to arrive and are not published yet.
+    present: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -131,6 +133,13 @@ impl Queue {
         self.wake(state);
     }
 
+    fn bodies(&self) -> Bodies {
+        Bodies {
+            members: self.members.load(Ordering::Relaxed),
+            present: self.present.load(Ordering::Relaxed),
+        }
+    }
+
     /// Sleeps until it is woken, a time is over, or for no reason. False when the time was over.
     fn sleep<'a>(
         &'a self,
@@ -171,6 +180,19 @@ impl Drop for Member {
     fn drop(&mut self) {
         if let Some(handle) = &self.0 {
             handle.0.members.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A body from its first byte until it is published: while there are others, one is worth waiting
+/// for.
+#[derive(Debug)]
+pub(crate) struct Present(Option<Arc<Handle>>);
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.0.present.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -216,6 +238,14 @@ impl Md5Pool {
             handle.0.members.fetch_add(1, Ordering::Relaxed);
         }
         Member(self.queue.clone())
+    }
+
+    /// Counts a body as one that may be company for others, for as long as what is returned lives.
+    pub(crate) fn arrive(&self) -> Present {
+        if let Some(handle) = &self.queue {
+            handle.0.present.fetch_add(1, Ordering::Relaxed);
+        }
+        Present(self.queue.clone())
     }
 
     /// Has everything that waits for company hashed soon: somebody can't take in more before.
@@ -312,10 +342,14 @@ impl Lane {
 
 /// Longest sleep with nothing to do; it is woken when there is.
 const IDLE_MAX: Duration = Duration::from_hours(1);
-/// Longest wait in which nobody joins, where somebody waits for a digest.
-const PATIENCE_SOON_MAX: Duration = Duration::from_millis(10);
-/// Shortest such wait that is kept up: what a stream of a MiB takes on a fast processor.
-const PATIENCE_SOON_MIN: Duration = Duration::from_micros(2500);
+/// Longest wait for company in all, where somebody waits for a digest.
+const PATIENCE_SOON_MAX: Duration = Duration::from_millis(20);
+/// Shortest such wait that is kept up.
+const PATIENCE_SOON_MIN: Duration = Duration::from_millis(5);
+/// Such a wait in MiB hashed alone: about as long as it takes until two more have arrived.
+const PATIENCE_SOON_MIB: u32 = 4;
+/// Most sets of streams that are begun without a wait for one more, after such waits were in vain.
+const REST_MAX: u32 = 64;
 /// Longest wait for bodies that are still arriving. Each holds a thread meanwhile.
 const PATIENCE_LATER: Duration = Duration::from_millis(50);
 /// Blocks of a MiB.
@@ -340,10 +374,10 @@ impl Pace {
         }
     }
 
-    /// How long to wait for the next stream where somebody waits for a digest: about what a MiB
-    /// takes alone, so that a wait in vain at most doubles the time.
+    /// How long to wait for company where somebody waits for a digest.
     fn patience(&self) -> Duration {
-        (self.block * MIB_BLOCKS).clamp(PATIENCE_SOON_MIN, PATIENCE_SOON_MAX)
+        let patience = self.block * MIB_BLOCKS * PATIENCE_SOON_MIB;
+        patience.clamp(PATIENCE_SOON_MIN, PATIENCE_SOON_MAX)
     }
 }
 
@@ -356,6 +390,10 @@ struct Company {
     expected: usize,
     /// Whether those that are here are begun: who comes later joins, and is not waited for.
     has_begun: bool,
+    /// Sets that are still to be begun without a wait for one more than expected.
+    resting: u32,
+    /// Sets to rest for after the next such wait in vain.
+    rest: u32,
 }
 
 /// How many more jobs to wait for, and how urgent those are that are there.
@@ -365,11 +403,22 @@ struct Wanted {
     haste: Haste,
 }
 
+/// The bodies that the store knows of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Bodies {
+    /// That are being hashed on the way.
+    members: usize,
+    /// That are not published yet.
+    present: usize,
+}
+
 impl Company {
     fn new() -> Self {
         Self {
             expected: 1,
             has_begun: false,
+            resting: 0,
+            rest: 1,
         }
     }
 
@@ -377,22 +426,25 @@ impl Company {
     fn take(&mut self, lanes: Lanes, state: &mut State, taken: &mut Vec<Lane>) {
         let count = state.jobs.len().min(lanes.count() - taken.len());
         taken.extend(state.jobs.drain(..count).map(Lane::new));
-        self.expected = self.expected.max(taken.len());
+        if taken.len() > self.expected {
+            self.expected = taken.len();
+            self.rest = 1;
+        }
     }
 
-    /// What to wait for now, with so many bodies arriving; `None` if what is there is to be hashed.
+    /// What to wait for now; `None` if what is there is to be hashed.
     fn wanted(
         &self,
         lanes: Lanes,
         state: &State,
         taken: &[Lane],
-        members: usize,
+        bodies: Bodies,
     ) -> Option<Wanted> {
         let is_urgent = state.hurried || taken.iter().any(|lane| lane.haste == Haste::Soon);
         let (expected, haste) = if is_urgent {
-            (self.expected, Haste::Soon)
+            (self.hoped_for(lanes, bodies), Haste::Soon)
         } else {
-            (members.min(lanes.count()), Haste::Later)
+            (bodies.members.min(lanes.count()), Haste::Later)
         };
         if state.closed || self.has_begun || taken.len() >= expected {
             return None;
@@ -401,15 +453,31 @@ impl Company {
         Some(Wanted { count, haste })
     }
 
-    /// A wait is over in which nobody came: it is the last before what is here begins, and one
-    /// fewer is waited for the next time.
+    /// As many as lately, as long as there are so many bodies, or one more, if there are still
+    /// others then: while these wait, those are sent, or written.
+    fn hoped_for(&self, lanes: Lanes, bodies: Bodies) -> usize {
+        let expected = self.expected.min(bodies.present.max(1));
+        let hopes = self.resting == 0 && expected < lanes.count() && expected + 1 < bodies.present;
+        expected + usize::from(hopes)
+    }
+
+    /// The time is over, and not all that were wanted have come: it is the last wait before what
+    /// is here begins, and fewer are waited for the next time.
     fn waited_in_vain(&mut self, taken: &[Lane]) {
+        if taken.len() == self.expected {
+            // As many as lately: only the one more did not come. This set ends a rest, too.
+            self.resting = self.rest + 1;
+            self.rest = (self.rest * 2).min(REST_MAX);
+        }
         self.expected = taken.len().max(self.expected - 1);
         self.has_begun = true;
     }
 
     /// Hashing begins, or has ended.
     fn begin(&mut self, taken: &[Lane]) {
+        if taken.is_empty() && self.has_begun {
+            self.resting = self.resting.saturating_sub(1);
+        }
         self.has_begun = !taken.is_empty();
     }
 }
@@ -448,6 +516,8 @@ fn gather(
     taken: &mut Vec<Lane>,
 ) -> bool {
     let mut state = lock(&queue.state);
+    // When somebody began to wait for a digest here.
+    let mut urgent_at = None;
     loop {
         company.take(lanes, &mut state, taken);
         if taken.is_empty() {
@@ -457,23 +527,27 @@ fn gather(
             (state, _) = queue.sleep(state, Thread::Idles, IDLE_MAX);
             continue;
         }
-        let members = queue.members.load(Ordering::Relaxed);
-        let Some(Wanted { count, haste }) = company.wanted(lanes, &state, taken, members) else {
+        let bodies = queue.bodies();
+        let Some(Wanted { count, haste }) = company.wanted(lanes, &state, taken, bodies) else {
             // What finds no lane now is still in haste.
             state.hurried &= !state.jobs.is_empty();
             return true;
         };
         let patience = match haste {
-            Haste::Soon => pace.patience(),
+            Haste::Soon => {
+                let waited = urgent_at.get_or_insert_with(Instant::now).elapsed();
+                pace.patience().saturating_sub(waited)
+            }
             Haste::Later => PATIENCE_LATER,
         };
         let woken;
         (state, woken) = queue.sleep(state, Thread::Waits { count, haste }, patience);
-        match haste {
-            _ if woken => {}
-            Haste::Later => company.has_begun = true,
-            Haste::Soon if state.jobs.is_empty() => company.waited_in_vain(taken),
-            Haste::Soon => {}
+        if !woken {
+            company.take(lanes, &mut state, taken);
+            match haste {
+                Haste::Soon => company.waited_in_vain(taken),
+                Haste::Later => company.has_begun = true,
+            }
         }
     }
 }

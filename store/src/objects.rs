@@ -182,10 +182,10 @@ impl Store {
         let durable = publish.durability == Durability::Durable;
         let is_logged = durable && draft.size > 0 && matches!(source, Source::Append { .. });
         let len = draft.size + draft.record_len_max();
-        let memory = publish.staged.memory.take();
+        let until_written = (publish.staged.memory.take(), publish.staged.present.take());
         let work = move |writer: &mut Writer<'_>| {
             // Given back once the bytes are written.
-            let _memory = memory;
+            let _until_written = until_written;
             let old = writer.current(draft.bucket, draft.key.as_str())?;
             precondition.check(&draft.key, old.as_ref())?;
             writer.publish(draft, source, old)

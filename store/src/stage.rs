@@ -22,7 +22,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::entry::FileId;
 use crate::error::{Error, IoContext, Result};
 use crate::limits::{PUT_SIZE_MAX, STAGE_BYTES_MAX, STAGE_CHUNK_SIZE, STAGE_SMALL_MAX};
-use crate::md5_pool::{HASH_INLINE_MAX, Haste, Md5Pool, Member};
+use crate::md5_pool::{HASH_INLINE_MAX, Haste, Md5Pool, Member, Present};
 use crate::multipart::Claim;
 use crate::shared::lock;
 use crate::stage::drain::{Chunk, Drain, Inbox};
@@ -148,6 +148,8 @@ pub struct Staged {
     pub(crate) body: Body,
     /// Its share of what may be in memory as a whole.
     pub(crate) memory: Option<OwnedSemaphorePermit>,
+    /// Until it is published.
+    pub(crate) present: Option<Present>,
 }
 
 /// Makes stages.
@@ -187,6 +189,8 @@ pub struct Stage {
     running: Option<JoinHandle<(Hasher, Result<()>)>>,
     /// While it is hashed on the way.
     member: Option<Member>,
+    /// From its first byte on.
+    present: Option<Present>,
 }
 
 impl Stage {
@@ -212,6 +216,7 @@ impl Stage {
             inbox: Arc::default(),
             running: None,
             member: None,
+            present: None,
         }
     }
 
@@ -235,8 +240,13 @@ impl Stage {
         if size > max {
             return Err(Error::TooLarge { size, max });
         }
-        if self.len == 0 && self.body.is_none() {
-            self.keep_whole();
+        if self.len == 0 {
+            if self.expected.is_none_or(|len| len > HASH_INLINE_MAX as u64) {
+                self.present.get_or_insert_with(|| self.stager.md5.arrive());
+            }
+            if self.body.is_none() {
+                self.keep_whole();
+            }
         }
         self.len = size;
         self.waiting_len += bytes.len();
@@ -404,6 +414,7 @@ impl Stage {
                 digests,
                 body: Body::Memory(bytes),
                 memory: self.memory.take(),
+                present: self.present.take(),
             });
         }
         let body = self.body.take().unwrap_or(Body::Memory(Vec::new()));
@@ -412,6 +423,7 @@ impl Stage {
             digests: hasher.finish(),
             body,
             memory: None,
+            present: self.present.take(),
         })
     }
 }

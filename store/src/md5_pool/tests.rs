@@ -149,7 +149,7 @@ struct Bench {
     company: Company,
     state: State,
     taken: Vec<Lane>,
-    members: usize,
+    bodies: Bodies,
 }
 
 impl Bench {
@@ -160,7 +160,10 @@ impl Bench {
             company: Company::new(),
             state: State::default(),
             taken: Vec::new(),
-            members: 0,
+            bodies: Bodies {
+                members: 0,
+                present: 1,
+            },
         })
     }
 
@@ -181,7 +184,7 @@ impl Bench {
         self.company
             .take(self.lanes, &mut self.state, &mut self.taken);
         self.company
-            .wanted(self.lanes, &self.state, &self.taken, self.members)
+            .wanted(self.lanes, &self.state, &self.taken, self.bodies)
     }
 
     /// Hashes a run of each.
@@ -202,7 +205,7 @@ fn a_stream_alone_never_waits() {
     let Some(mut bench) = Bench::new() else {
         return;
     };
-    bench.members = 1;
+    bench.bodies.members = 1;
     for haste in [Haste::Soon, Haste::Later, Haste::Soon, Haste::Later] {
         assert_eq!(bench.come_in(1, haste), None);
         bench.run_to_the_end();
@@ -216,6 +219,7 @@ fn as_many_are_waited_for_as_there_were() {
     };
     assert_eq!(bench.come(1), None, "nothing is known yet");
     bench.run();
+    bench.bodies.present = 3;
     assert_eq!(bench.come(2), None, "they join what has begun");
     bench.run_to_the_end();
     assert_eq!(bench.come(1), Some(2));
@@ -232,9 +236,11 @@ fn a_stream_that_is_left_alone_soon_waits_no_more() {
     let Some(mut bench) = Bench::new() else {
         return;
     };
+    bench.bodies.present = 4;
     assert_eq!(bench.come(4), None);
     bench.run_to_the_end();
     for missing in [3, 2, 1] {
+        bench.bodies.present = missing + 1;
         assert_eq!(bench.come(1), Some(missing));
         bench.company.waited_in_vain(&bench.taken);
         assert_eq!(bench.come(0), None, "it waits once");
@@ -248,11 +254,61 @@ fn a_stream_that_is_left_alone_soon_waits_no_more() {
 }
 
 #[test]
+fn nobody_waits_for_more_bodies_than_there_are() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.bodies.present = 4;
+    assert_eq!(bench.come(4), None);
+    bench.run_to_the_end();
+    bench.bodies.present = 1;
+    assert_eq!(bench.come(1), None, "the others have gone");
+}
+
+#[test]
+fn one_more_is_hoped_for_while_there_are_others_still() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.bodies.present = 2;
+    assert_eq!(bench.come(1), None, "the other goes on meanwhile");
+    bench.run_to_the_end();
+    bench.bodies.present = 3;
+    assert_eq!(bench.come(1), Some(1));
+    assert_eq!(bench.come(1), None);
+    bench.run_to_the_end();
+    bench.bodies.present = 4;
+    assert_eq!(bench.come(1), Some(2), "two came before");
+}
+
+#[test]
+fn a_hope_in_vain_is_given_up_for_longer_each_time() {
+    let Some(mut bench) = Bench::new() else {
+        return;
+    };
+    bench.bodies.present = 3;
+    for rest in [1, 2, 4] {
+        assert_eq!(bench.come(1), Some(1));
+        bench.company.waited_in_vain(&bench.taken);
+        bench.run_to_the_end();
+        for _ in 0..rest {
+            assert_eq!(bench.come(1), None, "it rests");
+            bench.run_to_the_end();
+        }
+    }
+    assert_eq!(bench.come(1), Some(1));
+    assert_eq!(bench.come(1), None);
+    bench.run_to_the_end();
+    assert_eq!(bench.company.rest, 1, "there is company again");
+}
+
+#[test]
 fn bodies_that_arrive_wait_for_each_other_until_one_can_not() {
     let Some(mut bench) = Bench::new() else {
         return;
     };
-    bench.members = 3;
+    bench.bodies.present = 3;
+    bench.bodies.members = 3;
     let missing = |count, haste| Some(Wanted { count, haste });
     assert_eq!(bench.come_in(1, Haste::Later), missing(2, Haste::Later));
     assert_eq!(bench.come_in(1, Haste::Later), missing(1, Haste::Later));
@@ -279,7 +335,7 @@ fn more_bodies_than_lanes_do_not_wait_for_all() {
     let Some(mut bench) = Bench::new() else {
         return;
     };
-    bench.members = 10 * LANES_MAX;
+    bench.bodies.members = 10 * LANES_MAX;
     let lanes = bench.lanes.count();
     assert!(bench.come_in(lanes - 1, Haste::Later).is_some());
     assert_eq!(bench.come_in(1, Haste::Later), None);
@@ -307,10 +363,10 @@ fn patience_follows_the_pace_within_bounds() {
     for _ in 0..100 {
         pace.ran(
             RUN_MAX,
-            Duration::from_nanos(300) * u32::try_from(RUN_MAX).unwrap(),
+            Duration::from_nanos(250) * u32::try_from(RUN_MAX).unwrap(),
         );
     }
-    let about = Duration::from_nanos(300) * MIB_BLOCKS;
+    let about = Duration::from_nanos(250) * MIB_BLOCKS * PATIENCE_SOON_MIB;
     assert!(pace.patience() > about * 9 / 10 && pace.patience() <= about);
     pace.ran(1, Duration::from_secs(1));
     assert!(pace.patience() <= about, "a short run says nothing");

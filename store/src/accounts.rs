@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
+use crate::commit::Effects;
 use crate::entry::{AccessKey, Account};
+use crate::event::{ChangeKind, NO_BUCKET};
 use crate::name::AccountId;
 
 /// The number that no account has.
@@ -12,6 +14,15 @@ pub(crate) const NOBODY: i64 = 0;
 /// Who owns what an account that was removed has left behind.
 pub(crate) fn nobody() -> AccountId {
     AccountId::new(&"0".repeat(64))
+}
+
+impl Effects {
+    /// Accounts or keys change: after the commit they are read again, and then it is told.
+    pub(crate) fn change_accounts(&mut self) {
+        self.accounts = true;
+        self.changes
+            .push((NO_BUCKET, None, ChangeKind::AccountsChanged));
+    }
 }
 
 #[derive(Debug, Default)]

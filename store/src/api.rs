@@ -20,8 +20,8 @@ pub use files::{
     AttributeChange, DirectoryItem, DirectoryPage, Files, Node, PublishFile, RenameMode, Usage,
 };
 pub use objects::{
-    Complete, CompletedPart, Copy, CopyPart, Delete, Deleted, List, ListItem, ListPage,
-    ListUploads, NewUpload, Objects, Publish, PublishPart, UploadPage,
+    Complete, CompletedPart, Copy, CopyPart, Delete, Deleted, HeadItem, HeadPage, List, ListItem,
+    ListPage, ListUploads, NewUpload, Objects, Publish, PublishPart, Rename, UploadPage,
 };
 
 use crate::error::Result;

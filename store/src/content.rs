@@ -1,10 +1,13 @@
 //! An object's bytes, as they are read.
 //!
-//! Those of the store come out of memory maps, see `mapped.rs`. Those of a remote origin come from
-//! wherever a [`ForeignContent`] has them.
+//! Those of the store come out of memory maps, see `mapped.rs`, or past them, so that the page
+//! cache stays as it was, see `unkept.rs`. Those of a remote origin come from wherever a
+//! [`ForeignContent`] has them.
 
 mod foreign;
 mod mapped;
+mod status;
+mod unkept;
 
 use std::fs::File;
 use std::sync::Arc;
@@ -13,12 +16,15 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 
 pub use foreign::{ForeignContent, ForeignRange};
+pub use status::{CacheStatus, StatusCell};
 
 use crate::data::OpenFile;
 use crate::entry::Entry;
 use crate::error::Result;
+use crate::rule::directive::Directive;
 use foreign::ForeignStream;
 use mapped::{Mapped, MappedStream};
+use unkept::{Unkept, UnkeptStream};
 
 /// An object's bytes. They stay readable while this is held, whatever happens to the key, as far as
 /// they are in the store.
@@ -28,6 +34,7 @@ pub struct Content(Held);
 #[derive(Clone, Debug)]
 enum Held {
     Mapped(Mapped),
+    Unkept(Unkept),
     Foreign(Arc<Entry>, Arc<dyn ForeignContent>),
 }
 
@@ -46,7 +53,51 @@ impl Content {
     pub fn entry(&self) -> &Arc<Entry> {
         match &self.0 {
             Held::Mapped(mapped) => mapped.entry(),
+            Held::Unkept(unkept) => unkept.entry(),
             Held::Foreign(entry, _) => entry,
+        }
+    }
+
+    /// The same bytes, for readers who say this of the cache: of a remote origin the one that is
+    /// kept of it, of the store the page cache, which those who don't fill a cache leave as it was.
+    #[must_use]
+    pub fn with(&self, directive: Directive) -> Self {
+        match &self.0 {
+            Held::Mapped(mapped) if !directive.fills() => {
+                Self(Held::Unkept(Unkept::new(mapped.clone(), directive)))
+            }
+            Held::Unkept(unkept) if directive.fills() => {
+                Self(Held::Mapped(unkept.mapped().clone()))
+            }
+            Held::Unkept(unkept) => {
+                let mapped = unkept.mapped().clone();
+                Self(Held::Unkept(Unkept::new(mapped, directive)))
+            }
+            Held::Mapped(_) => self.clone(),
+            Held::Foreign(entry, bytes) => match bytes.with(directive) {
+                Some(bytes) => Self(Held::Foreign(Arc::clone(entry), bytes)),
+                None => self.clone(),
+            },
+        }
+    }
+
+    /// What the reads so far found in the cache. Of the store this is not looked at for those who
+    /// say nothing of the cache, since it would cost a system call each time.
+    pub fn status(&self) -> Option<CacheStatus> {
+        match &self.0 {
+            Held::Mapped(_) => None,
+            Held::Unkept(unkept) => unkept.status(),
+            Held::Foreign(_, bytes) => bytes.status(),
+        }
+    }
+
+    /// The file that who wants no cache may read past the page cache (`O_DIRECT`); `None` if there
+    /// is no such file, or if it is itself a cache's.
+    pub fn uncached_file(&self) -> Option<&File> {
+        match &self.0 {
+            Held::Mapped(mapped) => mapped.file(),
+            Held::Unkept(unkept) => unkept.mapped().file(),
+            Held::Foreign(..) => None,
         }
     }
 
@@ -57,6 +108,8 @@ impl Content {
     pub fn file(&self) -> Option<&File> {
         match &self.0 {
             Held::Mapped(mapped) => mapped.file(),
+            // Who reads it by himself fills the page cache.
+            Held::Unkept(_) => None,
             Held::Foreign(_, bytes) => bytes.file(),
         }
     }
@@ -73,6 +126,7 @@ impl Content {
         }
         match &self.0 {
             Held::Mapped(mapped) => mapped.read_blocking(offset, end),
+            Held::Unkept(unkept) => unkept.read_blocking(offset, end),
             Held::Foreign(_, bytes) => bytes.read_blocking(offset, end),
         }
     }
@@ -89,8 +143,9 @@ impl Content {
         );
         ContentStream(match &self.0 {
             Held::Mapped(mapped) => Flow::Mapped(mapped.range(offset, offset + len)),
+            Held::Unkept(unkept) => Flow::Unkept(unkept.range(offset, offset + len)),
             Held::Foreign(_, bytes) => {
-                Flow::Foreign(ForeignStream::new(bytes.as_ref(), offset, len))
+                Flow::Foreign(ForeignStream::new(bytes.range(offset, offset + len), len))
             }
         })
     }
@@ -103,14 +158,21 @@ pub struct ContentStream(Flow);
 #[derive(Debug)]
 enum Flow {
     Mapped(MappedStream),
+    Unkept(UnkeptStream),
     Foreign(ForeignStream),
 }
 
 impl ContentStream {
+    /// `len` bytes that are not in a store; it fails if there are more or fewer of them.
+    pub fn foreign(bytes: ForeignRange, len: u64) -> Self {
+        Self(Flow::Foreign(ForeignStream::new(bytes, len)))
+    }
+
     /// Bytes not yet handed out.
     pub fn remaining(&self) -> u64 {
         match &self.0 {
             Flow::Mapped(stream) => stream.remaining(),
+            Flow::Unkept(stream) => stream.remaining(),
             Flow::Foreign(stream) => stream.remaining(),
         }
     }
@@ -128,6 +190,7 @@ impl ContentStream {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         match &mut self.0 {
             Flow::Mapped(stream) => stream.poll_next(cx),
+            Flow::Unkept(stream) => stream.poll_next(cx),
             Flow::Foreign(stream) => stream.poll_next(cx),
         }
     }

@@ -1,11 +1,11 @@
 //! What is known of a bucket, of one object version, of an upload and its parts.
 
 use std::fmt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use md5::{Digest as _, Md5};
 
-use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
+use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType, crc64_combine};
 use crate::name::{AccountId, BucketName, ObjectKey, UploadId, VersionId};
 use crate::time::Timestamp;
 
@@ -194,6 +194,26 @@ pub struct Entry {
     pub(crate) verified: AtomicBool,
 }
 
+impl Entry {
+    /// CRC-64/NVME of all its bytes; `None` if it is not known of all, or none are in a store.
+    pub fn crc64(&self) -> Option<u64> {
+        let (first, rest) = self.extents.split_first()?;
+        rest.iter().try_fold(first.crc64?, |before, extent| {
+            Some(crc64_combine(before, extent.crc64?, extent.len))
+        })
+    }
+
+    /// Whether its bytes have been checked against their CRC since the store was opened.
+    pub fn is_verified(&self) -> bool {
+        self.verified.load(Ordering::Relaxed)
+    }
+
+    /// Notes that all its bytes were read, and were right.
+    pub fn note_verified(&self) {
+        self.verified.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What a remote origin knows a version by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginVersion {
@@ -250,6 +270,22 @@ impl From<OriginEntry> for Entry {
             origin: Some(Box::new(origin.version)),
             // There is no CRC to check it against here.
             verified: AtomicBool::new(true),
+        }
+    }
+}
+
+impl Entry {
+    /// What a listing shows of it.
+    pub fn listed(&self) -> ListedEntry {
+        let checksum = self.checksum.as_ref();
+        ListedEntry {
+            key: self.key.clone(),
+            size: self.size,
+            etag: self.etag,
+            modified_at: self.modified_at,
+            storage_class: self.attributes.storage_class.clone(),
+            checksum: checksum.map(|checksum| (checksum.algorithm, checksum.kind)),
+            owner: self.owner.clone(),
         }
     }
 }

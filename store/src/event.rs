@@ -47,16 +47,21 @@ pub enum ChangeKind {
     BucketCreated(Arc<Bucket>),
     /// The bucket was deleted; the key is empty.
     BucketDeleted(Arc<Bucket>),
+    /// Accounts or access keys changed; it is of no bucket ([`NO_BUCKET`]).
+    AccountsChanged,
 }
+
+/// The bucket of a change that is of none; no bucket has this number.
+pub const NO_BUCKET: BucketId = BucketId(0);
 
 /// A change that is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Its place in the order of all changes.
     pub sequence: u64,
-    /// Where.
+    /// Where; [`NO_BUCKET`] if nothing in a bucket changed.
     pub bucket: BucketId,
-    /// What; `None` if the bucket itself changed.
+    /// What; `None` if the bucket itself changed, or no bucket did.
     pub key: Option<ObjectKey>,
     /// What happened.
     pub kind: ChangeKind,

@@ -10,8 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use md5::{Digest as _, Md5};
 
+pub(crate) use tree::rename_in;
 use tree::{
-    change_attributes, key_of, marker_of, node, remove_empty, rename, require_vacant, unlink,
+    change_attributes, kept_entry, key_of, marker_of, node, remove_empty, rename, require_vacant,
+    unlink,
 };
 
 use crate::api::{
@@ -25,6 +27,7 @@ use crate::event::Subscription;
 use crate::flush;
 use crate::index::directory;
 use crate::name::{AccountId, ObjectKey};
+use crate::rule::directive::Directive;
 use crate::rule::posix;
 use crate::shared::no_space;
 use crate::stage::StagingFile;
@@ -147,6 +150,20 @@ impl Files for Store {
                     change_attributes(writer, entry, change)
                 }
             }
+        })
+    }
+
+    fn set_directive(
+        &self,
+        bucket: BucketId,
+        path: &str,
+        directive: Option<Directive>,
+    ) -> Result<Arc<Entry>> {
+        let path = path.to_owned();
+        self.apply(Durability::Deferred, move |writer| {
+            let mut entry = kept_entry(writer, bucket, &path)?;
+            Directive::keep_in(&mut entry.attributes.user_metadata, directive);
+            writer.rewrite(entry)
         })
     }
 

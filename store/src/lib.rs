@@ -43,6 +43,6 @@ pub mod time;
 mod write;
 
 pub use api::{Buckets, Files, Objects};
-pub use content::{Content, ContentStream, ForeignContent, ForeignRange};
+pub use content::{CacheStatus, Content, ContentStream, ForeignContent, ForeignRange};
 pub use error::{Error, Result};
 pub use store::{ROOT_ACCOUNT, Store, StoreOptions};

@@ -16,6 +16,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -26,6 +27,23 @@ use memmap2::{Advice, Mmap, MmapOptions, UncheckedAdvice};
 const GUARDED_MAX: usize = 4096;
 /// Size of a page in bytes.
 const PAGE_SIZE: usize = 4096;
+
+/// Pages that the kernel is asked about at a time.
+const PAGES_AT_ONCE: usize = 256;
+
+/// What the kernel says of pages that follow each other.
+struct PageBytes {
+    bytes: [u8; PAGES_AT_ONCE],
+    pages: usize,
+}
+
+impl std::ops::Deref for PageBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.pages]
+    }
+}
 
 /// A data file, mapped from its start.
 #[derive(Debug)]
@@ -55,21 +73,50 @@ impl Map {
     pub fn is_resident(&self, offset: usize, len: usize) -> bool {
         let start = offset / PAGE_SIZE * PAGE_SIZE;
         let end = (offset + len).min(self.map.len());
-        let mut resident = [0_u8; 256];
-        (start..end).step_by(resident.len() * PAGE_SIZE).all(|at| {
-            let pages = (end - at).div_ceil(PAGE_SIZE).min(resident.len());
-            let address = self.map[at..].as_ptr();
-            // SAFETY: the range lies in the map, page-aligned, and `resident` has a byte for each
-            // page.
-            let done = unsafe {
-                libc::mincore(
-                    address.cast_mut().cast(),
-                    pages * PAGE_SIZE,
-                    resident.as_mut_ptr(),
-                )
-            };
-            done == 0 && resident[..pages].iter().all(|page| page & 1 == 1)
+        (start..end).step_by(PAGES_AT_ONCE * PAGE_SIZE).all(|at| {
+            self.resident_pages(at, end)
+                .iter()
+                .all(|page| page & 1 == 1)
         })
+    }
+
+    /// The pages of a range that are not in memory, as ranges of bytes of whole pages.
+    pub fn absent(&self, offset: usize, len: usize) -> Vec<Range<usize>> {
+        let start = offset / PAGE_SIZE * PAGE_SIZE;
+        let end = (offset + len).min(self.map.len());
+        let mut absent: Vec<Range<usize>> = Vec::new();
+        for at in (start..end).step_by(PAGES_AT_ONCE * PAGE_SIZE) {
+            for (index, page) in self.resident_pages(at, end).iter().enumerate() {
+                let page_at = at + index * PAGE_SIZE;
+                match absent.last_mut() {
+                    _ if page & 1 == 1 => {}
+                    Some(last) if last.end == page_at => last.end += PAGE_SIZE,
+                    _ => absent.push(page_at..page_at + PAGE_SIZE),
+                }
+            }
+        }
+        absent
+    }
+
+    /// A byte for each page from `at`, which begins one, to `end`, at most [`PAGES_AT_ONCE`]; the
+    /// lowest bit says whether it is in memory.
+    fn resident_pages(&self, at: usize, end: usize) -> PageBytes {
+        let pages = (end - at).div_ceil(PAGE_SIZE).min(PAGES_AT_ONCE);
+        let mut bytes = PageBytes {
+            bytes: [0; PAGES_AT_ONCE],
+            pages,
+        };
+        let address = self.map[at..].as_ptr();
+        // SAFETY: the range lies in the map, page-aligned, and there is a byte for each page. After
+        // a failure they say that none is in memory.
+        let _: libc::c_int = unsafe {
+            libc::mincore(
+                address.cast_mut().cast(),
+                pages * PAGE_SIZE,
+                bytes.bytes.as_mut_ptr(),
+            )
+        };
+        bytes
     }
 
     /// Has the kernel begin to read a range into memory, as a whole; does not wait for it.

@@ -1,5 +1,7 @@
 //! What S3 needs of objects, by the local store.
 
+mod listing;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,14 +10,15 @@ use tokio::task::spawn_blocking;
 
 use crate::api::{
     Answer, Buckets, Complete, Copy, CopyPart, DELIVERY_WAIT_MAX, Delete, Deleted, Durability,
-    Face, List, ListBuckets, ListPage, ListUploads, NewBucket, NewUpload, Objects, Publish,
-    PublishPart, UploadPage,
+    Face, Files as _, HeadPage, List, ListBuckets, ListPage, ListUploads, NewBucket, NewUpload,
+    Objects, Publish, PublishPart, Rename, UploadPage, Usage,
 };
 use crate::content::Content;
 use crate::digest::DigestSet;
 use crate::entry::{AccessKey, Account, Bucket, BucketId, ETag, Entry, FileId, Part, Upload};
 use crate::error::{Error, IoContext, Result};
 use crate::event::{ChangeKind, Position, Since};
+use crate::files;
 use crate::index;
 use crate::name::{AccountId, BucketName, ObjectKey, UploadId, VersionId};
 use crate::record::Record;
@@ -495,13 +498,21 @@ impl Objects for Store {
     }
 
     fn list(&self, list: List) -> Answer<'_, ListPage> {
-        Box::pin(async move {
-            self.shared.closing.wait(list.bucket, None).await;
-            self.read(move |shared, connection| {
-                index::list::page(connection, &shared.accounts, &list)
-            })
-            .await
-        })
+        Box::pin(self.page(list, index::list::page))
+    }
+
+    fn list_heads(&self, list: List) -> Answer<'_, HeadPage> {
+        Box::pin(self.page(list, index::list::heads))
+    }
+
+    fn rename_path(&self, rename: Rename) -> Answer<'_, ()> {
+        Box::pin(self.change(Durability::Durable, move |writer| {
+            files::rename_in(writer, &rename)
+        }))
+    }
+
+    fn space(&self) -> Result<Usage> {
+        self.usage()
     }
 
     fn create_upload(&self, upload: NewUpload) -> Answer<'_, Arc<Upload>> {

@@ -15,7 +15,7 @@ use crate::append::Appender;
 use crate::commit::Committer;
 use crate::data::Layout;
 use crate::disk::{Disk, RealDisk, Rng, SystemRng};
-use crate::entry::{AccessKey, Account, Secret};
+use crate::entry::{AccessKey, Account, Bucket, BucketId, Secret};
 use crate::error::{Error, IoContext, Result};
 use crate::index::{self, Index};
 use crate::limits::{PACKED_SIZE_MAX, SEGMENT_SIZE_MAX, STAGE_BYTES_MAX, STAGE_WHOLE_BYTES_MAX};
@@ -219,6 +219,11 @@ impl Store {
         &self.root
     }
 
+    /// The bucket of this number, if there is one. Ready at once.
+    pub fn bucket_by_id(&self, id: BucketId) -> Option<Arc<Bucket>> {
+        self.shared.buckets.by_id(id)
+    }
+
     /// Makes an account with a name of its own.
     ///
     /// # Errors
@@ -237,7 +242,7 @@ impl Store {
         }
         let id = id.clone();
         self.committer.run_blocking(true, Face::S3, move |writer| {
-            writer.effects.accounts = true;
+            writer.effects.change_accounts();
             index::account::remove(writer.connection, &id)
         })
     }
@@ -260,7 +265,7 @@ impl Store {
         };
         let made = key.clone();
         self.committer.run_blocking(true, Face::S3, move |writer| {
-            writer.effects.accounts = true;
+            writer.effects.change_accounts();
             index::account::insert_key(writer.connection, &key)
         })?;
         Ok(made)
@@ -273,7 +278,7 @@ impl Store {
     pub fn remove_key_blocking(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
         self.committer.run_blocking(true, Face::S3, move |writer| {
-            writer.effects.accounts = true;
+            writer.effects.change_accounts();
             index::account::remove_key(writer.connection, &id)
         })
     }
@@ -379,7 +384,7 @@ fn create_account(shared: &Shared, committer: &Committer, name: &str) -> Result<
     };
     let made = account.clone();
     committer.run_blocking(true, Face::S3, move |writer| {
-        writer.effects.accounts = true;
+        writer.effects.change_accounts();
         index::account::insert(writer.connection, &account)
     })?;
     Ok(made)

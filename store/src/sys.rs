@@ -6,9 +6,10 @@
 )]
 
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -149,4 +150,76 @@ pub fn try_lock(fd: RawFd) -> io::Result<bool> {
         Err(err) if err.kind() == io::ErrorKind::WouldBlock => Ok(false),
         Err(err) => Err(err),
     }
+}
+
+/// What became of pages that a read brought in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unkept {
+    /// They are dropped, unless somebody else wanted them by then.
+    Dropped,
+    /// They may be in memory still.
+    MayBeKept,
+}
+
+/// Reads exactly `buffer` with `preadv2(2)`, and `RWF_DONTCACHE` where the file system knows it.
+pub(crate) fn read_unkept(file: &File, buffer: &mut [u8], at: u64) -> io::Result<Unkept> {
+    /// Of `linux/fs.h`, since 6.14.
+    const RWF_DONTCACHE: libc::c_int = 0x80;
+    let mut at = offset(at)?;
+    let (mut rest, mut flags) = (buffer, RWF_DONTCACHE);
+    while !rest.is_empty() {
+        let iov = libc::iovec {
+            iov_base: rest.as_mut_ptr().cast(),
+            iov_len: rest.len(),
+        };
+        let fd = file.as_raw_fd();
+        // SAFETY: `iov` names `rest`, which lives across the call and which nobody else uses.
+        let read = || unsafe { libc::preadv2(fd, &raw const iov, 1, at, flags) } as i64;
+        match retry(read) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(len) => {
+                rest = &mut rest[len..];
+                at += i64::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+            }
+            Err(err) if flags != 0 && is_unknown(&err) => flags = 0,
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(if flags == 0 {
+        Unkept::MayBeKept
+    } else {
+        Unkept::Dropped
+    })
+}
+
+/// What a kernel says to a flag that it, or the file system, does not know.
+fn is_unknown(err: &io::Error) -> bool {
+    matches!(
+        err.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::EINVAL | libc::ENOSYS)
+    )
+}
+
+/// Has the kernel drop whole pages of a file, with `posix_fadvise(2)`, as far as nobody maps them.
+pub(crate) fn drop_pages(file: &File, at: u64, len: u64) -> io::Result<()> {
+    advise(file, at, len, libc::POSIX_FADV_DONTNEED)
+}
+
+/// Has the kernel read nothing but what is asked for by this descriptor.
+pub(crate) fn no_read_ahead(file: &File) -> io::Result<()> {
+    advise(file, 0, 0, libc::POSIX_FADV_RANDOM)
+}
+
+fn advise(file: &File, at: u64, len: u64, advice: libc::c_int) -> io::Result<()> {
+    let (at, len) = (offset(at)?, offset(len)?);
+    // SAFETY: no memory is passed. The error is the result, not `errno`.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), at, len, advice) } {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    }
+}
+
+/// Another open file description of the same file, for reading; also if its name is gone.
+pub(crate) fn reopen(file: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }

@@ -8,6 +8,7 @@ use crate::entry::{Attributes, BucketId, Entry, FileAttributes};
 use crate::error::Result;
 use crate::event::Subscription;
 use crate::name::{AccountId, ObjectKey};
+use crate::rule::directive::Directive;
 use crate::stage::StagingFile;
 
 /// What a path names.
@@ -146,6 +147,18 @@ pub trait Files: Buckets {
         bucket: BucketId,
         path: &str,
         change: AttributeChange,
+    ) -> Result<Arc<Entry>>;
+
+    /// Keeps with the file or directory at `path` what its readers are to say of the cache, or
+    /// nothing; a directory without a marker gets one.
+    ///
+    /// # Errors
+    /// `NoSuchKey`.
+    fn set_directive(
+        &self,
+        bucket: BucketId,
+        path: &str,
+        directive: Option<Directive>,
     ) -> Result<Arc<Entry>>;
 
     /// Makes a directory: its marker object.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Answer, Buckets, Durability, ListAfter};
+use super::{Answer, Buckets, Durability, ListAfter, RenameMode, Usage};
 use crate::digest::{Checksum, ChecksumAlgorithm, ChecksumType, DigestSet};
 use crate::entry::{
     AccessKey, Account, Attributes, BucketId, ETag, Entry, ListedEntry, Part, Upload,
 };
+use crate::error::Result;
 use crate::event::{Position, Since};
 use crate::name::{AccountId, ObjectKey, UploadId, VersionId};
 use crate::rule::precondition::Precondition;
@@ -108,6 +109,37 @@ pub struct ListPage {
     pub items: Vec<ListItem>,
     /// Where the next page begins; `None` if this is the last.
     pub next: Option<ListAfter>,
+}
+
+/// A key with all that is known of its version, or a common prefix, in the order of their bytes.
+#[derive(Clone, Debug)]
+pub enum HeadItem {
+    /// A version, without where its bytes are: look it up before opening it.
+    Entry(Arc<Entry>),
+    /// A common prefix, its delimiter included, and the object of just that key, if there is one.
+    CommonPrefix(String, Option<Arc<Entry>>),
+}
+
+/// One page of a listing that tells of each object what a look at it would.
+#[derive(Clone, Debug, Default)]
+pub struct HeadPage {
+    /// What was found.
+    pub items: Vec<HeadItem>,
+    /// Where the next page begins; `None` if this is the last.
+    pub next: Option<ListAfter>,
+}
+
+/// A rename of a file or a directory, as the mount has it, within a bucket.
+#[derive(Clone, Debug)]
+pub struct Rename {
+    /// Where.
+    pub bucket: BucketId,
+    /// The path it has.
+    pub from: String,
+    /// The path it is to have.
+    pub to: String,
+    /// What becomes of what is there.
+    pub mode: RenameMode,
 }
 
 /// An upload to be initiated.
@@ -254,6 +286,21 @@ pub trait Objects: Buckets {
 
     /// Lists current objects.
     fn list(&self, list: List) -> Answer<'_, ListPage>;
+
+    /// Lists current objects, with all that is known of each.
+    fn list_heads(&self, list: List) -> Answer<'_, HeadPage>;
+
+    /// Renames a file or a directory with all below it, in one step.
+    ///
+    /// # Errors
+    /// As [`Files::rename`](super::Files::rename).
+    fn rename_path(&self, rename: Rename) -> Answer<'_, ()>;
+
+    /// Space left. Ready at once.
+    ///
+    /// # Errors
+    /// `Io`.
+    fn space(&self) -> Result<Usage>;
 
     /// Initiates a multipart upload.
     ///

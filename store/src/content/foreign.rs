@@ -3,12 +3,15 @@
 use std::fmt;
 use std::fs::File;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_core::Stream;
 
+use super::CacheStatus;
 use crate::error::{Error, Result};
+use crate::rule::directive::Directive;
 
 /// Bytes of a range, in order. After an error nothing follows.
 pub type ForeignRange = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -28,6 +31,18 @@ pub trait ForeignContent: fmt::Debug + Send + Sync + 'static {
 
     /// The bytes from `offset` to `end`, which lie in the object.
     fn range(&self, offset: u64, end: u64) -> ForeignRange;
+
+    /// The same bytes, for readers who say this of the cache; `None` if it makes no difference.
+    fn with(&self, directive: Directive) -> Option<Arc<dyn ForeignContent>> {
+        // What has no cache is the same whatever is said.
+        let _: Directive = directive;
+        None
+    }
+
+    /// See [`Content::status`](super::Content::status).
+    fn status(&self) -> Option<CacheStatus> {
+        None
+    }
 }
 
 /// A range that is being read, held to its length.
@@ -45,9 +60,10 @@ impl fmt::Debug for ForeignStream {
 }
 
 impl ForeignStream {
-    pub(super) fn new(content: &dyn ForeignContent, offset: u64, len: u64) -> Self {
+    /// Bytes that are to be `len`.
+    pub(super) fn new(bytes: ForeignRange, len: u64) -> Self {
         Self {
-            bytes: content.range(offset, offset + len),
+            bytes,
             remaining: len,
         }
     }

@@ -19,25 +19,27 @@ use crate::entry::{Entry, Extent};
 use crate::error::{Error, IoContext, Result};
 
 /// Bytes handed out at a time.
-const FRAME_SIZE: u64 = 1 << 20;
+pub(super) const FRAME_SIZE: u64 = 1 << 20;
 /// Bytes brought into memory at a time.
 const WINDOW_SIZE: u64 = 4 << 20;
 
+/// A run of an object's bytes in one file.
 #[derive(Clone, Debug)]
-struct Piece {
+pub(super) struct Piece {
     /// Where it begins in the object.
-    start: u64,
+    pub(super) start: u64,
     extent: Extent,
-    file: Arc<OpenFile>,
+    pub(super) file: Arc<OpenFile>,
 }
 
 impl Piece {
-    fn end(&self) -> u64 {
+    /// Where it ends in the object.
+    pub(super) fn end(&self) -> u64 {
         self.start + self.extent.len
     }
 
     /// Where in the map the object's byte `offset` is.
-    fn position(&self, offset: u64) -> usize {
+    pub(super) fn position(&self, offset: u64) -> usize {
         usize::try_from(self.extent.offset + (offset - self.start))
             .expect("a map is no longer than memory")
     }
@@ -60,7 +62,8 @@ impl Piece {
             .is_resident(self.position(offset), to_usize(len))
     }
 
-    fn check(&self, found: u64) -> Result<()> {
+    /// Compares the CRC that was found with the one on record, if there is one.
+    pub(super) fn check(&self, found: u64) -> Result<()> {
         match self.extent.crc64 {
             Some(expected) if expected != found => Err(Error::Corrupt {
                 path: self.file.disk_file.path.clone(),
@@ -74,7 +77,7 @@ impl Piece {
     }
 }
 
-fn to_usize(len: u64) -> usize {
+pub(super) fn to_usize(len: u64) -> usize {
     usize::try_from(len).expect("lengths of mapped bytes fit")
 }
 
@@ -179,7 +182,13 @@ impl Mapped {
         }
     }
 
-    fn piece_index(&self, offset: u64) -> usize {
+    /// The bytes in their order.
+    pub(super) fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Which piece a byte of the object is in.
+    pub(super) fn piece_index(&self, offset: u64) -> usize {
         self.pieces.partition_point(|piece| piece.end() <= offset)
     }
 

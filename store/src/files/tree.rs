@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use crate::api::{AttributeChange, Node, RenameMode};
-use crate::entry::{BucketId, Entry};
+use crate::api::{AttributeChange, Node, Rename, RenameMode};
+use crate::entry::{BucketId, Entry, FileAttributes};
 use crate::error::{Error, Result};
 use crate::event::ChangeKind;
 use crate::index::directory::{self, prefix_of};
@@ -34,6 +34,28 @@ pub(super) fn require_vacant(writer: &Writer<'_>, bucket: BucketId, path: &str) 
         None => Ok(()),
         Some(_) => Err(Error::Exists(key_of(path)?)),
     }
+}
+
+/// The entry that keeps what is said of a path: an object's, or that of a directory's marker, which
+/// is made if there is none.
+pub(super) fn kept_entry(writer: &mut Writer<'_>, bucket: BucketId, path: &str) -> Result<Entry> {
+    let key = match node(writer, bucket, path)? {
+        None => return Err(Error::NoSuchKey(key_of(path)?)),
+        Some(Node::File(_)) => key_of(path)?,
+        Some(Node::Directory(Some(_))) => marker_of(path)?,
+        Some(Node::Directory(None)) => {
+            let owner = writer.bucket(bucket)?.owner.clone();
+            let file = FileAttributes {
+                mode: Some(posix::S_IFDIR | 0o755),
+                ..FileAttributes::default()
+            };
+            let marker = marker_of(path)?;
+            writer.make_marker(bucket, marker.clone(), owner, file)?;
+            marker
+        }
+    };
+    let entry = writer.current(bucket, key.as_str())?;
+    entry.ok_or_else(|| Error::IndexDamaged(path.to_owned()))
 }
 
 pub(super) fn change_attributes(
@@ -126,6 +148,12 @@ fn move_directory(writer: &mut Writer<'_>, bucket: BucketId, from: &str, to: &st
     writer.keep_parent(bucket, &from_prefix, &owner)
 }
 
+/// Gives a file or a directory another name, for S3.
+pub(crate) fn rename_in(writer: &mut Writer<'_>, asked: &Rename) -> Result<()> {
+    rename(writer, asked.bucket, &asked.from, &asked.to, asked.mode)
+}
+
+/// Gives a file or a directory another name.
 pub(super) fn rename(
     writer: &mut Writer<'_>,
     bucket: BucketId,

@@ -2,11 +2,13 @@
 //!
 //! A page costs one index seek, and one more for each common prefix on it, whatever lies below.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, Row, params};
 
-use super::{after_prefix, signed, text, unsigned};
+use super::{after_prefix, object, signed, text, unsigned};
 use crate::accounts::Accounts;
-use crate::api::{List, ListAfter, ListItem, ListPage};
+use crate::api::{HeadItem, HeadPage, List, ListAfter, ListItem, ListPage};
 use crate::entry::{ETag, ListedEntry};
 use crate::error::{Error, IndexContext, Result};
 use crate::name::ObjectKey;
@@ -105,6 +107,51 @@ pub(crate) fn page(connection: &Connection, accounts: &Accounts, list: &List) ->
         page.next = page.items.last().map(|item| match item {
             ListItem::Entry(entry) => ListAfter::Key(entry.key.as_str().to_owned()),
             ListItem::CommonPrefix(common) => ListAfter::Prefix(common.clone()),
+        });
+        if page.next.is_none() {
+            return Err(Error::InvalidRequest("a listing of no entries"));
+        }
+    }
+    Ok(page)
+}
+
+/// One page of current objects, with all that is known of each but its extents.
+pub(crate) fn heads(connection: &Connection, accounts: &Accounts, list: &List) -> Result<HeadPage> {
+    const SQL: &str = with_columns!(
+        "SELECT ",
+        " FROM current WHERE bucket = ?1 AND key >= ?2 AND key < ?3 ORDER BY key LIMIT ?4"
+    );
+    let end = after_prefix(list.prefix.as_bytes()).unwrap_or_else(|| LAST.to_vec());
+    let delimiter = list
+        .delimiter
+        .as_deref()
+        .filter(|delimiter| !delimiter.is_empty());
+    let mut start = start_of(&list.prefix, delimiter, list.after.as_ref());
+    let mut statement = connection.prepare_cached(SQL).index("prepare")?;
+    let mut page = HeadPage::default();
+    // One more than wanted says whether another page follows.
+    'seek: while page.items.len() <= list.limit {
+        let wanted = i64::try_from(list.limit + 1 - page.items.len()).unwrap_or(i64::MAX);
+        let bounds = params![signed(list.bucket.0), start, end, wanted];
+        let mut rows = statement.query(bounds).index("list")?;
+        while let Some(row) = rows.next().index("list")? {
+            let entry = object::decode(row, accounts).index("list")??.entry;
+            let common = common_prefix(entry.key.as_str(), &list.prefix, delimiter);
+            if let Some(common) = common.map(str::to_owned) {
+                start = after_prefix(common.as_bytes()).unwrap_or_else(|| LAST.to_vec());
+                let marker = (entry.key.as_str() == common).then(|| Arc::new(entry));
+                page.items.push(HeadItem::CommonPrefix(common, marker));
+                continue 'seek;
+            }
+            page.items.push(HeadItem::Entry(Arc::new(entry)));
+        }
+        break;
+    }
+    if page.items.len() > list.limit {
+        page.items.truncate(list.limit);
+        page.next = page.items.last().map(|item| match item {
+            HeadItem::Entry(entry) => ListAfter::Key(entry.key.as_str().to_owned()),
+            HeadItem::CommonPrefix(common, _) => ListAfter::Prefix(common.clone()),
         });
         if page.next.is_none() {
             return Err(Error::InvalidRequest("a listing of no entries"));

@@ -10,21 +10,25 @@
 //! 1. A block is in flight at most once: it is claimed under the table's lock, after a look at the
 //!    disk under the same lock, and leaves the table only after it is on the disk or has failed.
 //! 2. Nobody who holds memory of the budget waits for more of it, or for a reader: a request waits
-//!    for the source and for the disk only, so memory always comes back, and is given in turn.
+//!    for the source only, and whole blocks for the disk, which has its time (`calls.rs`). So
+//!    memory always comes back, and is given in turn. What peers bring has a budget of its own, and
+//!    nothing that is fetched for a peer waits for it.
 //! 3. Bytes are kept only as a whole block, and the last block of a request only after its stream
 //!    has ended where it should.
-//! 4. Every flight in the table belongs to a request or to a thread that keeps it; each of them
+//! 4. Every flight in the table belongs to a request or to a task that has it kept; each of them
 //!    settles its flights when it goes, even if it panics or the runtime stops.
 //!
 //! Locks: the table's before a flight's; neither is held over an await or input and output.
 
 mod ahead;
 mod blocks;
+mod calls;
 mod engine;
 mod exact;
 mod fill;
 mod flight;
 mod gather;
+mod hot;
 mod patience;
 mod prestage;
 mod reader;
@@ -37,9 +41,10 @@ mod window;
 mod tests;
 
 pub(crate) use blocks::{Blocks, present_bytes};
-pub(crate) use engine::Engine;
+pub(crate) use engine::{Engine, Target};
 pub(crate) use fill::Pinning;
 pub use fill::{FillError, FillReport, Keep};
+pub use hot::HotPrefix;
 pub use reader::{Read, Status};
 pub use statistics::Statistics;
 
@@ -63,7 +68,8 @@ const _: () = {
 /// How the cache fetches.
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
-    /// Most memory for blocks in flight, in bytes; at least one block is always allowed.
+    /// Most memory for blocks in flight, in bytes; at least one block is always allowed. Blocks
+    /// that peers bring may take half as much besides.
     pub memory_max: u64,
     /// Most objects that wait to be prestaged.
     pub prestage_max: usize,
@@ -73,6 +79,8 @@ pub struct FetchConfig {
     pub unkept_wait: Duration,
     /// How long reads go past the cache when the disk has refused several blocks in a row.
     pub retry_after: Duration,
+    /// How long a call of the disk may take; then reads go past the disk until it answers.
+    pub disk_wait: Duration,
     /// How long [`Cache::close`](crate::Cache::close) waits for what is in flight.
     pub close_wait: Duration,
 }
@@ -82,9 +90,10 @@ impl Default for FetchConfig {
         Self {
             memory_max: 256 << 20,
             prestage_max: 4096,
-            prestage_workers: 4,
+            prestage_workers: 16,
             unkept_wait: Duration::from_secs(2),
             retry_after: Duration::from_secs(5),
+            disk_wait: Duration::from_secs(10),
             close_wait: Duration::from_secs(5),
         }
     }

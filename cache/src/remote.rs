@@ -6,8 +6,9 @@
 //! once. Bytes are a [`Reader`]'s, pinned to the version that was looked up.
 //!
 //! A listing tells size and time of an object, but not the mode, owner and time that tools keep in
-//! user metadata. So a directory that is listed shows those of an object only if it was looked up
-//! before; looking it up, which `stat` and `open` do, tells them.
+//! user metadata, unless the origin is a forebay, which tells mounts all of it. Elsewhere a
+//! directory that is listed shows those of an object only if it was looked up before; looking it
+//! up, which `stat` and `open` do, tells them.
 //!
 //! # Invariants
 //! 1. What is answered was true at the origin not longer ago than [`Ages::names`], or since the
@@ -15,6 +16,7 @@
 //! 2. An inode number stands for one version's bytes as long as this lives.
 //! 3. All bytes of a content are of one version: where they can't be had any more, reading fails.
 
+mod bucket;
 mod catalog;
 mod change;
 mod client;
@@ -26,6 +28,8 @@ mod look;
 mod number;
 mod reader;
 mod rename;
+mod sequence;
+mod space;
 mod upload;
 mod window;
 mod write;
@@ -53,14 +57,15 @@ use forebay_store::name::{AccountId, BucketName, ObjectKey};
 use forebay_store::stage::StagingFile;
 use forebay_store::time::{Clock, Timestamp};
 
-pub use self::catalog::{Asked, Catalog, From, Head, Keys, ListKeys, Listed};
+pub use self::catalog::{Asked, Catalog, From, Head, KeyHeads, Keys, ListKeys, Listed};
 pub use self::change::{OriginChange, OriginChangeKind};
 pub use self::follow::follow;
 use self::known::Known;
 use self::number::Numbers;
-pub use self::reader::{Cached, Reader, Uncached, WholeFile};
+pub use self::reader::{Cached, Reader, Reading, Uncached, WholeFile};
+use self::sequence::Sequences;
 use self::write::Writing;
-pub use self::writer::{CopyOf, NewObject, Writer};
+pub use self::writer::{CopyOf, NewObject, PathRename, Writer};
 use crate::directive::Directive;
 
 /// How often buckets are listed again because they change meanwhile.
@@ -198,6 +203,8 @@ pub struct RemoteFiles {
     /// Changes told so far; held while they are posted, so that they are in order.
     told: Mutex<u64>,
     fresh: AtomicU64,
+    sequences: Arc<Sequences>,
+    space: Mutex<Option<(Timestamp, Usage)>>,
 }
 
 impl RemoteFiles {
@@ -211,13 +218,15 @@ impl RemoteFiles {
         clock: Arc<dyn Clock>,
         runtime: tokio::runtime::Handle,
     ) -> Self {
+        let known = Arc::new(Known::new());
+        let sequences = Sequences::new(&known, &reader, config.attributes);
         Self {
             config,
             catalog,
             reader,
             clock,
             runtime,
-            known: Arc::new(Known::new()),
+            known,
             numbers: Numbers::new(),
             buckets: Mutex::default(),
             health: Arc::default(),
@@ -227,6 +236,8 @@ impl RemoteFiles {
             feed: Feed::new(0),
             told: Mutex::default(),
             fresh: AtomicU64::new(0),
+            sequences: Arc::new(sequences),
+            space: Mutex::default(),
         }
     }
 
@@ -406,8 +417,12 @@ fn wait<T>(
 }
 
 impl Buckets for RemoteFiles {
-    fn create_bucket(&self, _: NewBucket) -> Answer<'_, Arc<Bucket>> {
-        Box::pin(std::future::ready(Err(Error::ReadOnly("making a bucket"))))
+    fn create_bucket(&self, new: NewBucket) -> Answer<'_, Arc<Bucket>> {
+        Box::pin(async move {
+            let made = self.make_bucket(new.name).await;
+            self.health.note(&made);
+            made
+        })
     }
 
     fn bucket(&self, name: &BucketName) -> Result<Arc<Bucket>> {
@@ -422,10 +437,12 @@ impl Buckets for RemoteFiles {
         }
     }
 
-    fn delete_bucket(&self, _: BucketName, _: Face) -> Answer<'_, ()> {
-        Box::pin(std::future::ready(Err(Error::ReadOnly(
-            "removing a bucket",
-        ))))
+    fn delete_bucket(&self, name: BucketName, _: Face) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let removed = self.remove_bucket(&name).await;
+            self.health.note(&removed);
+            removed
+        })
     }
 
     fn list_buckets(&self, list: ListBuckets) -> Answer<'_, (Vec<Arc<Bucket>>, bool)> {
@@ -488,6 +505,15 @@ impl Files for RemoteFiles {
         self.wait_long(self.change_attributes(bucket, path, change))
     }
 
+    fn set_directive(
+        &self,
+        bucket: BucketId,
+        path: &str,
+        directive: Option<Directive>,
+    ) -> Result<Arc<Entry>> {
+        self.wait_long(self.keep_directive(bucket, path, directive))
+    }
+
     fn make_directory(
         &self,
         bucket: BucketId,
@@ -525,8 +551,7 @@ impl Files for RemoteFiles {
     }
 
     fn usage(&self) -> Result<Usage> {
-        // No S3 call tells how large an origin is.
-        Ok(Usage::default())
+        self.wait(self.space())
     }
 
     fn subscribe(&self, skip: Face) -> Subscription {

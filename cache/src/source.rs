@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_core::Stream;
 
+use crate::origin::Authorization;
 use crate::version::Version;
 
 /// Bytes as they arrive, in order. After an error nothing follows.
@@ -16,6 +17,10 @@ pub type Chunks = Pin<Box<dyn Stream<Item = Result<Bytes, FetchError>> + Send>>;
 
 /// Bytes that were asked for.
 pub type Fetching = Pin<Box<dyn Future<Output = Result<Chunks, FetchError>> + Send>>;
+
+/// What another node may show the origin; `None` if there is nothing.
+pub type Authorizing =
+    Pin<Box<dyn Future<Output = Result<Option<Authorization>, FetchError>> + Send>>;
 
 /// Why bytes did not come.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -44,4 +49,10 @@ pub trait Source: fmt::Debug + Send + Sync + 'static {
     /// The stream yields exactly the bytes of the range, or an error. Dropping it, or the future,
     /// ends the transfer.
     fn fetch(&self, version: &Arc<Version>, range: Range<u64>) -> Fetching;
+
+    /// What a peer of this node can show the origin to fetch bytes of this version for the same
+    /// reader.
+    fn authorize(&self, _version: &Arc<Version>) -> Authorizing {
+        Box::pin(std::future::ready(Ok(None)))
+    }
 }

@@ -16,7 +16,7 @@ use forebay_server::{Compat, Server, ServerConfig};
 use forebay_store::entry::Secret;
 use forebay_store::{Store, StoreOptions};
 use futures_util::TryStreamExt as _;
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 const KEY: &str = "AKID";
 const SECRET: &str = "a secret/+";
@@ -209,6 +209,7 @@ async fn pages_follow_each_other() {
                 delimiter: Some("/"),
                 from: token.as_deref().map_or(From::Start, From::Token),
                 max_keys: Some(3),
+                heads: false,
             })
             .await
             .unwrap();
@@ -373,4 +374,126 @@ async fn a_grant_brings_bytes_without_credentials() {
     let forged = client.source(Authorization::Grant(token + "0"));
     let denied = forged.fetch(&version, 1..4).await.err().unwrap();
     assert!(matches!(denied, FetchError::Denied(_)), "{denied}");
+}
+
+#[tokio::test]
+async fn a_listing_with_heads_says_what_each_head_does() {
+    let forebay = Forebay::start();
+    let client = forebay.with_bucket().await;
+    let meta = HeaderName::from_static("x-amz-meta-colour");
+    for (n, key) in KEYS.into_iter().enumerate() {
+        let mut headers = HeaderMap::new();
+        // Bytes that are no text, and what separates pairs.
+        let value = [
+            b"a&b=c%20+".as_slice(),
+            &[0xe9, 0xfc],
+            n.to_string().as_bytes(),
+        ]
+        .concat();
+        headers.insert(&meta, HeaderValue::from_bytes(&value).unwrap());
+        headers.insert(
+            "cache-control",
+            HeaderValue::from_static("no-cache, max-age=5"),
+        );
+        headers.insert("content-language", HeaderValue::from_static("de"));
+        let body = Bytes::from(vec![0; n]);
+        client.put("bkt", key, body, headers).await.unwrap();
+    }
+    let list = List {
+        bucket: "bkt",
+        heads: true,
+        ..List::default()
+    };
+    let heads = client.list(&list).await.unwrap().heads.unwrap();
+    assert_eq!(heads.objects.len(), KEYS.len());
+    for (key, told) in KEYS.into_iter().zip(&heads.objects) {
+        let head = client.head("bkt", key, None).await.unwrap().unwrap();
+        assert_eq!((told.size, &told.etag), (head.size, &head.etag), "{key}");
+        for name in [
+            meta.as_str(),
+            "cache-control",
+            "content-language",
+            "content-type",
+        ] {
+            assert_eq!(
+                told.headers.get(name),
+                head.headers.get(name),
+                "{key}: {name}"
+            );
+        }
+    }
+    // By directories: `a//b/` is one below `a/`, and a marker.
+    let below = List {
+        prefix: "a//",
+        delimiter: Some("/"),
+        ..list
+    };
+    let page = client.list(&below).await.unwrap();
+    assert_eq!(page.prefixes, ["a//b/"]);
+    let heads = page.heads.unwrap();
+    assert_eq!(heads.markers[0].as_ref().map(|head| head.size), Some(9));
+    // Pages go on as others do.
+    let (mut seen, mut from) = (Vec::new(), From::Start);
+    let mut token;
+    loop {
+        let list = List {
+            max_keys: Some(3),
+            from,
+            ..list
+        };
+        let page = client.list(&list).await.unwrap();
+        seen.extend(page.objects.into_iter().map(|of| of.key));
+        token = page.next;
+        match &token {
+            Some(next) => from = From::Token(Box::leak(next.clone().into_boxed_str())),
+            None => break,
+        }
+    }
+    assert_eq!(seen, KEYS);
+}
+
+#[tokio::test]
+async fn renames_space_and_buckets() {
+    let forebay = Forebay::start();
+    let client = forebay.with_bucket().await;
+    assert!(client.is_forebay("bkt").await.unwrap());
+    let put =
+        |key: &'static str| client.put("bkt", key, Bytes::from_static(b"x"), HeaderMap::new());
+    for key in ["f", "ü +%/a", "ü +%/b/c", "g"] {
+        put(key).await.unwrap();
+    }
+    client
+        .rename("bkt", "ü +%", "new&=?", "replace")
+        .await
+        .unwrap();
+    assert!(
+        client
+            .head("bkt", "new&=?/b/c", None)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(client.head("bkt", "ü +%/a", None).await.unwrap().is_none());
+    client.rename("bkt", "f", "g", "replace").await.unwrap();
+    for (from, to, how, code) in [
+        ("f", "h", "replace", "NoSuchKey"),
+        ("g", "new&=?", "replace", "IsDirectory"),
+        ("new&=?", "g", "replace", "NotDirectory"),
+        ("g", "new&=?/a", "no-replace", "ObjectExists"),
+        ("new&=?", "new&=?/x", "replace", "InvalidRequest"),
+        ("g", "h", "anyhow", "InvalidArgument"),
+        ("g/", "h", "replace", "InvalidArgument"),
+    ] {
+        let refused = client.rename("bkt", from, to, how).await.unwrap_err();
+        assert_eq!(refused.code(), Some(code), "{from} {to} {how}");
+    }
+    let space = client.space("bkt").await.unwrap();
+    assert!(space.total >= space.available && space.available > 0);
+    client.create_bucket("another").await.unwrap();
+    client.delete_bucket("another").await.unwrap();
+    let refused = client.delete_bucket("bkt").await.unwrap_err();
+    assert_eq!(refused.code(), Some("BucketNotEmpty"));
+    let stranger = forebay.client("another secret");
+    assert!(stranger.rename("bkt", "g", "h", "replace").await.is_err());
+    assert!(stranger.space("bkt").await.is_err());
 }

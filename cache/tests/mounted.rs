@@ -15,7 +15,7 @@ use forebay_cache::remote::{
     Ages, Cached, OriginChange, OriginChangeKind, RemoteConfig, RemoteFiles,
 };
 use forebay_cache::sign::Credentials;
-use forebay_cache::{Cache, Disk, DiskConfig, FetchConfig};
+use forebay_cache::{Cache, Directive, Disk, DiskConfig, FetchConfig};
 use forebay_mount::{CloseMode, Mount, MountConfig, Source};
 use forebay_server::{Compat, Server, ServerConfig};
 use forebay_store::api::{Delete, Durability, Face, NewBucket, Publish};
@@ -27,6 +27,17 @@ use forebay_store::time::SystemClock;
 use forebay_store::{Buckets, Files, Objects, Store, StoreOptions};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+
+#[path = "mounted/directives.rs"]
+mod directives;
+#[path = "../../server/tests/node/tap.rs"]
+#[expect(dead_code, reason = "the server's tests use all of it")]
+mod tap;
+#[path = "../../mount/tests/mount/xattr.rs"]
+#[expect(dead_code, reason = "the mount's tests use all of it")]
+mod xattr;
+
+use tap::Tap;
 
 const KEY: &str = "AKID";
 const SECRET: &str = "a secret";
@@ -44,6 +55,10 @@ struct Fixture {
     bucket: Arc<Bucket>,
     remote: Arc<RemoteFiles>,
     cache: Cache,
+    disk: Arc<Disk>,
+    source: Arc<dyn forebay_cache::Source>,
+    /// The line between them, if it is watched.
+    tap: Option<Tap>,
     mount: Option<Mount>,
     mountpoint: PathBuf,
     stop: Option<oneshot::Sender<()>>,
@@ -59,6 +74,16 @@ impl Fixture {
     }
 
     fn of(config: RemoteConfig, access: Access) -> Self {
+        Self::with(config, access, Directive::default(), false)
+    }
+
+    /// As [`of`](Self::of), with a word of the mount's own, and what the origin is asked for
+    /// watched.
+    fn watched(config: RemoteConfig, access: Access, cache: Directive) -> Self {
+        Self::with(config, access, cache, true)
+    }
+
+    fn with(config: RemoteConfig, access: Access, word: Directive, watch: bool) -> Self {
         // The second fixture of a process finds it set.
         drop(tracing_subscriber::fmt().with_test_writer().try_init());
         let dir = tempfile::tempdir().unwrap();
@@ -81,6 +106,8 @@ impl Fixture {
         let (addr, stop) = serve(&there, &store);
 
         let here = Runtime::new().unwrap();
+        let tap = watch.then(|| Tap::to(addr));
+        let addr = tap.as_ref().map_or(addr, |tap| tap.addr);
         let endpoint = Endpoint::parse(&format!("http://{addr}")).unwrap();
         let client = Client::new(ClientConfig {
             credentials: Some(Credentials {
@@ -90,16 +117,16 @@ impl Fixture {
             }),
             ..ClientConfig::new(endpoint)
         });
-        let client = client.unwrap();
-        let client = Arc::new(client);
-        let limit = 1 << 30;
-        let disk = Disk::open(&DiskConfig::new(dir.path().join("cache"), limit, "origin")).unwrap();
+        let client = Arc::new(client.unwrap());
+        let disk = DiskConfig::new(dir.path().join("cache"), 1 << 30, "origin");
+        let disk = Arc::new(Disk::open(&disk).unwrap());
         let cache = {
             let _guard = here.enter();
-            Cache::new(Arc::new(disk), FetchConfig::default())
+            Cache::new(Arc::clone(&disk), FetchConfig::default())
         };
         let source = client.source(Authorization::Own);
-        let reader = Arc::new(Cached::new(cache.clone(), source, here.handle().clone()));
+        let own = Arc::clone(&source);
+        let reader = Arc::new(Cached::new(cache.clone(), own, here.handle().clone()));
         let mut remote = RemoteFiles::new(
             config,
             Arc::clone(&client) as _,
@@ -113,12 +140,15 @@ impl Fixture {
         let remote = Arc::new(remote);
         let mountpoint = dir.path().join("mnt");
         fs::create_dir(&mountpoint).unwrap();
-        let mount = mount(&mountpoint, access, Arc::clone(&remote) as _, &here);
+        let mount = mount(&mountpoint, access, word, Arc::clone(&remote) as _, &here);
         Self {
             store,
             bucket,
             remote,
             cache,
+            disk,
+            source,
+            tap,
             mount: Some(mount),
             mountpoint,
             stop: Some(stop),
@@ -214,7 +244,13 @@ fn serve(runtime: &Runtime, store: &Store) -> (std::net::SocketAddr, oneshot::Se
     (addr, stop)
 }
 
-fn mount(mountpoint: &Path, access: Access, files: Arc<dyn Files>, runtime: &Runtime) -> Mount {
+fn mount(
+    mountpoint: &Path,
+    access: Access,
+    cache: Directive,
+    files: Arc<dyn Files>,
+    runtime: &Runtime,
+) -> Mount {
     let config = MountConfig {
         mountpoint: mountpoint.to_owned(),
         source: Source::Bucket {
@@ -229,6 +265,7 @@ fn mount(mountpoint: &Path, access: Access, files: Arc<dyn Files>, runtime: &Run
         threads: 4,
         // Who closes a file is told whether it was put.
         close: CloseMode::Durable,
+        cache,
     };
     Mount::start(config, files, runtime.handle().clone()).unwrap()
 }

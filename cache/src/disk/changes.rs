@@ -171,6 +171,17 @@ impl Writer {
     }
 
     fn write_all(&mut self, shared: &Shared) {
+        // That these are gone is in the queue.
+        let freed = shared.segments.take_freed();
+        if self.write_queue(shared) {
+            shared.segments.reuse(freed);
+        } else {
+            shared.segments.keep_freed(freed);
+        }
+    }
+
+    /// Writes what is in the queue; false if that failed, and is to be tried again.
+    fn write_queue(&mut self, shared: &Shared) -> bool {
         loop {
             let items: Vec<_> = {
                 let mut queue = shared.changes.lock();
@@ -182,11 +193,11 @@ impl Writer {
             }
             if self.pending.is_empty() || self.broken {
                 self.pending.clear();
-                return;
+                return true;
             }
             if let Err(err) = self.index.write(&self.pending) {
                 self.failed(shared, &err);
-                return;
+                return false;
             }
             self.failing = false;
             self.pending.clear();

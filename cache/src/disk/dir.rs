@@ -18,7 +18,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use forebay_store::sys;
@@ -39,14 +39,15 @@ const ADMIN_SOCKET: &str = "admin.sock";
 const PROBE: &str = "probe";
 /// Directories of objects' files.
 const OBJECT_DIRS: u64 = 256;
-/// Files of the directory besides the format's.
-const FILES: [&str; 5] = [
+/// The index and what goes with it.
+const INDEX_FILES: [&str; 4] = [
     "index.sqlite",
     "index.sqlite-wal",
     "index.sqlite-shm",
     "index.sqlite-journal",
-    PROBE,
 ];
+/// What `stat(2)` counts in.
+const STAT_BLOCK: u64 = 512;
 /// What a new file system has in its root.
 const LOST_AND_FOUND: &str = "lost+found";
 
@@ -111,7 +112,7 @@ impl Directory {
                 // Left behind by a process that was killed.
                 Some(ADMIN_SOCKET) if kind.is_socket() => continue,
                 Some(OBJECTS | SEGMENTS) => kind.is_dir(),
-                Some(name) => kind.is_file() && (name == FORMAT_FILE || FILES.contains(&name)),
+                Some(name) => kind.is_file() && is_ours(name),
                 None => false,
             };
             if !ours {
@@ -148,7 +149,7 @@ impl Directory {
     pub(super) fn empty(&self) -> Result<(), DiskError> {
         // Until it is all gone, the next start must not take the rest for whole.
         self.mark_damaged()?;
-        for name in FILES {
+        for name in INDEX_FILES.into_iter().chain([PROBE]) {
             let path = self.root.join(name);
             match fs::remove_file(&path) {
                 Err(err) if err.kind() != io::ErrorKind::NotFound => {
@@ -238,6 +239,20 @@ impl Directory {
         self.root.join("index.sqlite")
     }
 
+    /// Bytes that the index's files take on the disk.
+    pub(super) fn index_bytes(&self) -> io::Result<u64> {
+        let mut bytes = 0;
+        for name in INDEX_FILES {
+            match fs::symlink_metadata(self.root.join(name)) {
+                Ok(found) => bytes += found.blocks() * STAT_BLOCK,
+                // They come and go.
+                Err(err) if err.kind() == io::ErrorKind::NotFound => {}
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(bytes)
+    }
+
     fn object_dir(&self, number: u64) -> PathBuf {
         let byte = number >> 8 & 0xff;
         self.root.join(OBJECTS).join(format!("{byte:02x}"))
@@ -268,6 +283,11 @@ impl Directory {
         }
         Ok(files)
     }
+}
+
+/// Whether a file of this name is the cache's.
+fn is_ours(name: &str) -> bool {
+    name == FORMAT_FILE || name == PROBE || INDEX_FILES.contains(&name)
 }
 
 fn make_dir(path: &Path) -> Result<(), DiskError> {

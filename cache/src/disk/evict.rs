@@ -56,7 +56,7 @@ impl Shared {
     fn no_room(&self, needed: u64, bytes: u64) -> PutError {
         let limit = self.room.cap();
         let pinned = self.room.pinned.load(Ordering::Relaxed);
-        if pinned.saturating_add(bytes) > limit {
+        if pinned > 0 && pinned.saturating_add(bytes) > limit {
             PutError::Pinned { pinned, limit }
         } else {
             PutError::NoRoom { needed, limit }
@@ -255,7 +255,7 @@ impl Shared {
             (freed, place, forgotten)
         };
         if let Some(place) = place {
-            self.segments.release(&self.files, place);
+            self.segments.release(&self.files, place, entry.size);
         }
         if forgotten {
             if !entry.is_small() {

@@ -45,6 +45,8 @@ CREATE TABLE runs (
 ) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 1;
 ";
+/// What the write-ahead log is cut to when it has been taken over, in bytes.
+const WAL_SIZE_KEPT: i64 = 1 << 20;
 /// `PRAGMA user_version` of the schema.
 const SCHEMA_VERSION: i64 = 1;
 
@@ -162,6 +164,10 @@ impl Index {
         connection
             .pragma_update(None, "synchronous", "NORMAL")
             .index("set synchronous")?;
+        // It is within the size that the cache may have.
+        connection
+            .pragma_update(None, "journal_size_limit", WAL_SIZE_KEPT)
+            .index("limit the journal")?;
         let version: i64 = connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .index("read its version")?;

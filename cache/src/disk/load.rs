@@ -32,6 +32,7 @@ pub(super) type Known = HashMap<u64, Arc<Entry>>;
 /// Takes in what the index knows.
 pub(super) fn load(shared: &Shared, index: &Index) -> Result<Known, DiskError> {
     let mut known = Known::new();
+    let mut places = Vec::new();
     let mut last = 0;
     index.objects(|row, own| {
         last = last.max(row.number);
@@ -48,9 +49,11 @@ pub(super) fn load(shared: &Shared, index: &Index) -> Result<Known, DiskError> {
             return Ok(());
         }
         load_object(shared, &entry, &row)?;
+        places.extend(row.small.map(|(place, _)| (place, row.size)));
         known.insert(row.number, entry);
         Ok(())
     })?;
+    shared.segments.load(&mut places);
     index.runs(|number, run, row| match known.get(&number) {
         Some(entry) => load_run(shared, entry, run, &row),
         None => Ok(()),
@@ -87,7 +90,6 @@ fn load_object(shared: &Shared, entry: &Arc<Entry>, row: &ObjectRow) -> Result<(
         )));
     }
     state.set_place(Some(place));
-    shared.segments.insert(place);
     let found = RunRow {
         part: row.part,
         used: row.used,

@@ -17,7 +17,8 @@
 //!
 //! # Invariants
 //! 1. A block is read only as what its CRC says it is.
-//! 2. What is on the disk is never more than the limit; see `room.rs`.
+//! 2. What is on the disk is never more than the limit, but for what the index has grown by in the
+//!    last second; see `room.rs`.
 //! 3. Everything is kept by origin, bucket, key, entity tag and size: nobody sees another origin's
 //!    bytes, though they take space until they are evicted.
 
@@ -80,7 +81,7 @@ const USED_BEHIND_AT_CLOSE_MAX: u32 = 60;
 pub struct DiskConfig {
     /// The directory; made if it is not there. It must hold nothing else.
     pub dir: PathBuf,
-    /// Bytes that the cached blocks may take on the disk.
+    /// Bytes that the cache may take on the disk: its blocks, and its index.
     pub size_limit: u64,
     /// Whose objects these are: what is kept for one origin is never given out for another.
     pub origin: String,
@@ -108,6 +109,8 @@ struct Tuning {
     seed: Option<u64>,
     /// Whether space is given back ahead of need.
     ahead: bool,
+    /// Whether the index is within the limit.
+    counts_index: bool,
 }
 
 impl Default for Tuning {
@@ -116,6 +119,7 @@ impl Default for Tuning {
             clock: Arc::new(SystemClock),
             seed: None,
             ahead: true,
+            counts_index: true,
         }
     }
 }
@@ -135,6 +139,7 @@ struct Shared {
     condition: Condition,
     counters: Counters,
     next_number: AtomicU64,
+    counts_index: bool,
 }
 
 impl Shared {
@@ -155,11 +160,20 @@ impl Shared {
         }
     }
 
-    /// Looks up how full the file system is.
+    /// Looks up how full the file system is, and how large the index.
     fn look(&self) {
-        if let Err(err) = self.room.look(self.directory.root()) {
+        if let Err(err) = self.try_look() {
             tracing::debug!(%err, "can't see how full the cache's file system is");
         }
+    }
+
+    fn try_look(&self) -> io::Result<()> {
+        let index = if self.counts_index {
+            self.directory.index_bytes()?
+        } else {
+            0
+        };
+        self.room.look(self.directory.root(), index)
     }
 
     /// Gives back blocks that are not to be used any more, before the end.
@@ -387,10 +401,12 @@ fn start(
         condition: Condition::default(),
         counters: Counters::default(),
         next_number: AtomicU64::new(1),
+        counts_index: tuning.counts_index,
     };
     let known = load::load(&shared, &index)?;
-    let looked = shared.room.look(directory.root());
-    looked.io("see how full the file system is of", directory.root())?;
+    shared
+        .try_look()
+        .io("see how full the file system is of", directory.root())?;
     let reader = index.reader()?;
     let clean = index.begin()?;
     Ok(Started {

@@ -133,6 +133,11 @@ impl Object {
         }
     }
 
+    /// Gives back what is there, but for what is being read, and all if it is pinned. Blocks.
+    pub fn discard_blocking(&self) {
+        self.shared.evict_object(&self.entry);
+    }
+
     /// Whether all of its blocks are there and were checked in this process.
     pub fn verified(&self) -> bool {
         let state = self.entry.lock();

@@ -2,7 +2,10 @@
 //!
 //! Space is reserved before anything is written, and counted as free only after it was given back:
 //! what is counted is never less than what is on the disk. Every block counts as whole pages of
-//! 4 KiB. The index, which is small, is not counted.
+//! 4 KiB.
+//!
+//! The index is within the limit too. How large it is is looked up once a second: what it has grown
+//! by since, some hundred bytes for each object that came, is not counted yet.
 //!
 //! Besides the limit there is a floor: so much of the file system is left free. How much may be
 //! used because of it is looked up once a second; what the cache itself writes or gives back does
@@ -45,9 +48,12 @@ struct Gate {
 pub(super) struct Room {
     limit: u64,
     floor: Option<u64>,
-    /// What may be used now: the limit, or less because of the floor.
+    /// What blocks may use now: the limit but for the index, or less because of the floor.
     cap: AtomicU64,
+    /// Bytes of blocks.
     used: AtomicU64,
+    /// Bytes of the index.
+    index: AtomicU64,
     pub(super) protected: AtomicU64,
     pub(super) pinned: AtomicU64,
     /// Whether things may be put.
@@ -64,6 +70,7 @@ impl Room {
             floor,
             cap: AtomicU64::new(limit),
             used: AtomicU64::new(0),
+            index: AtomicU64::new(0),
             protected: AtomicU64::new(0),
             pinned: AtomicU64::new(0),
             ready: AtomicBool::new(false),
@@ -77,12 +84,17 @@ impl Room {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that are used, what is being written included.
+    /// Bytes that blocks use, what is being written included.
     pub(super) fn used(&self) -> u64 {
         self.used.load(Ordering::Acquire)
     }
 
-    /// Bytes that may be used now.
+    /// Bytes that the index takes.
+    pub(super) fn index(&self) -> u64 {
+        self.index.load(Ordering::Acquire)
+    }
+
+    /// Bytes that blocks may use now.
     pub(super) fn cap(&self) -> u64 {
         self.cap.load(Ordering::Acquire)
     }
@@ -113,8 +125,8 @@ impl Room {
             .map_err(|used| used.saturating_add(bytes).saturating_sub(cap).max(1))
     }
 
-    /// Looks up how much may be used because of the floor.
-    pub(super) fn look(&self, root: &Path) -> io::Result<()> {
+    /// Looks up how much may be used because of the floor, and of an index of so many bytes.
+    pub(super) fn look(&self, root: &Path, index: u64) -> io::Result<()> {
         let used = self.used();
         let (total, free, _) = sys::statvfs(root)?;
         let floor = self.floor.unwrap_or_else(|| {
@@ -122,7 +134,10 @@ impl Room {
             (total / 100).max(FLOOR_MIN).min(total / 10)
         });
         let most = (used.saturating_add(free)).saturating_sub(floor);
-        self.cap.store(self.limit.min(most), Ordering::Release);
+        self.index.store(index, Ordering::Release);
+        // What is free of the file system is so without the index already.
+        let cap = self.limit.saturating_sub(index).min(most);
+        self.cap.store(cap, Ordering::Release);
         Ok(())
     }
 
@@ -251,12 +266,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let room = Room::new(1 << 20, Some(u64::MAX));
         room.add(4096);
-        room.look(dir.path()).unwrap();
+        room.look(dir.path(), 0).unwrap();
         assert_eq!(room.cap(), 0);
         assert_eq!(room.excess(), 4096);
         let room = Room::new(1 << 20, Some(0));
-        room.look(dir.path()).unwrap();
+        room.look(dir.path(), 0).unwrap();
         assert_eq!(room.cap(), 1 << 20);
+        room.look(dir.path(), 4096).unwrap();
+        assert_eq!((room.cap(), room.index()), ((1 << 20) - 4096, 4096));
+        room.look(dir.path(), 2 << 20).unwrap();
+        assert_eq!(room.cap(), 0, "an index alone may be too much");
     }
 
     #[test]

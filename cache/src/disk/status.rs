@@ -28,8 +28,11 @@ pub(super) struct Counters {
 /// How the cache does. What is counted is counted since it was opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Bytes on the disk, what is being written included; those of other origins too.
+    /// Bytes on the disk, what is being written included; those of other origins too, and those of
+    /// the index.
     pub bytes: u64,
+    /// Bytes of the index.
+    pub index_bytes: u64,
     /// Bytes that there may be: what was asked for.
     pub limit: u64,
     /// Bytes that there may be now; less than the limit if the file system is too full.
@@ -148,9 +151,10 @@ impl Disk {
         let (room, counters) = (&self.shared.room, &self.shared.counters);
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Status {
-            bytes: room.used(),
+            bytes: room.used() + room.index(),
+            index_bytes: room.index(),
             limit: room.limit(),
-            cap: room.cap(),
+            cap: room.cap().saturating_add(room.index()),
             objects: read(&counters.objects),
             blocks: read(&counters.blocks),
             pinned_bytes: read(&room.pinned),

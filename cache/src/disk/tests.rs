@@ -70,11 +70,22 @@ impl Rig {
     }
 
     fn try_open(&self, config: &DiskConfig, ahead: bool) -> Result<Disk, DiskError> {
+        // Most tests say to the byte what there is.
+        self.open_tuned(config, ahead, false)
+    }
+
+    fn open_tuned(
+        &self,
+        config: &DiskConfig,
+        ahead: bool,
+        counts_index: bool,
+    ) -> Result<Disk, DiskError> {
         let clock = Arc::clone(&self.clock);
         let tuning = Tuning {
             clock,
             seed: Some(7),
             ahead,
+            counts_index,
         };
         Disk::open_tuned(config, tuning)
     }

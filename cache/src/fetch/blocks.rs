@@ -91,6 +91,9 @@ pub(crate) trait ObjectBlocks: fmt::Debug + Send + Sync + 'static {
 
     /// Holds what is here against eviction, or lets it go.
     fn pin(&self, pinned: bool);
+
+    /// Gives back what is here, but for what is pinned or being read.
+    fn discard_blocking(&self) {}
 }
 
 /// Bytes that are here.
@@ -179,5 +182,9 @@ impl ObjectBlocks for Object {
 
     fn pin(&self, pinned: bool) {
         Object::pin(self, pinned);
+    }
+
+    fn discard_blocking(&self) {
+        Object::discard_blocking(self);
     }
 }

@@ -11,12 +11,15 @@ use tokio::sync::{Semaphore, watch};
 use crate::fetch::FetchConfig;
 use crate::fetch::ahead::Ahead;
 use crate::fetch::blocks::{Blocks, NotKept, ObjectBlocks};
+use crate::fetch::calls::DiskCalls;
 use crate::fetch::flight::{Flight, Outcome, Seat};
+use crate::fetch::hot::Hot;
 use crate::fetch::prestage::Prestage;
 use crate::fetch::refusal::Refusals;
 use crate::fetch::request::Request;
 use crate::fetch::statistics::{Counters, Statistics};
 use crate::fetch::window::Interest;
+use crate::peer::{Help, Route};
 use crate::source::Source;
 use crate::version::{BLOCK_SIZE, Version};
 
@@ -31,6 +34,28 @@ pub(crate) struct Target {
     pub(crate) object: Arc<dyn ObjectBlocks>,
     /// Who brings the others.
     pub(crate) source: Arc<dyn Source>,
+    /// Peers who may bring them instead.
+    pub(crate) help: Option<Arc<Help>>,
+    /// Whether it is read for a peer, and so waits for none.
+    pub(crate) lends: bool,
+}
+
+impl Target {
+    /// Who is to bring a block.
+    fn route(&self, block: u64) -> Route {
+        match &self.help {
+            Some(help) => help.route(&self.version, block),
+            None => Route {
+                lender: None,
+                source: Arc::clone(&self.source),
+            },
+        }
+    }
+
+    /// The peer who would bring a block.
+    fn lender(&self, block: u64) -> Option<u64> {
+        self.help.as_ref()?.lender(&self.version, block)
+    }
 }
 
 /// Where a block is.
@@ -42,8 +67,35 @@ pub(crate) enum Place {
     Joined(Seat),
     /// In flight from now on.
     Started(Seat),
+    /// In flight from a peer, and may not be waited for.
+    Borrowed,
     /// Nowhere, and nothing is fetched any more.
     Closed,
+}
+
+/// An amount of memory.
+#[derive(Debug)]
+struct Memory {
+    /// What is left of it, in bytes.
+    free: Arc<Semaphore>,
+    max: usize,
+}
+
+impl Memory {
+    fn new(max: u64) -> Self {
+        // A whole block always fits, or a reader would wait for ever.
+        let max = usize::try_from(max.max(BLOCK_SIZE))
+            .unwrap_or(usize::MAX)
+            .min(Semaphore::MAX_PERMITS);
+        Self {
+            free: Arc::new(Semaphore::new(max)),
+            max,
+        }
+    }
+
+    fn taken(&self) -> u64 {
+        (self.max - self.free.available_permits()) as u64
+    }
 }
 
 /// What the readers share.
@@ -53,12 +105,17 @@ pub(crate) struct Engine {
     pub(crate) config: FetchConfig,
     pub(crate) counters: Counters,
     pub(crate) ahead: Ahead,
+    pub(crate) hot: Hot,
     pub(crate) prestage: Prestage,
+    /// What is asked of the disk that may take long.
+    pub(crate) calls: DiskCalls,
     /// Where tasks run, also if a reader is polled elsewhere.
     pub(crate) runtime: Handle,
-    /// Memory for blocks in flight, in bytes.
-    pub(crate) memory: Arc<Semaphore>,
-    memory_max: usize,
+    /// Memory for blocks in flight from the origin.
+    memory: Memory,
+    /// The same for those that peers bring. Apart, because peers who wait for each other's memory
+    /// would wait for ever: what comes from an origin never waits for what comes from a peer.
+    borrowed_memory: Memory,
     /// Interest in read-ahead: nobody's in particular, it never ends.
     pub(crate) lasting: Arc<Interest>,
     table: Mutex<Table>,
@@ -74,19 +131,19 @@ impl Engine {
     /// # Panics
     /// Outside of a runtime.
     pub(crate) fn new(blocks: Arc<dyn Blocks>, config: FetchConfig) -> Arc<Self> {
-        // A whole block always fits, or a reader would wait for ever.
-        let memory_max = usize::try_from(config.memory_max.max(BLOCK_SIZE))
-            .unwrap_or(usize::MAX)
-            .min(Semaphore::MAX_PERMITS);
+        let memory = Memory::new(config.memory_max);
+        let borrowed_memory = Memory::new(config.memory_max / 2);
         Arc::new(Self {
             blocks,
             prestage: Prestage::default(),
+            calls: DiskCalls::new(Handle::current(), config.disk_wait),
             config,
             counters: Counters::default(),
             ahead: Ahead::default(),
+            hot: Hot::default(),
             runtime: Handle::current(),
-            memory: Arc::new(Semaphore::new(memory_max)),
-            memory_max,
+            memory,
+            borrowed_memory,
             lasting: Interest::new(0),
             table: Mutex::default(),
             tasks: watch::Sender::new(0),
@@ -102,7 +159,19 @@ impl Engine {
             version: Arc::clone(version),
             object: self.blocks.object(version),
             source,
+            help: None,
+            lends: false,
         }
+    }
+
+    /// Where the memory for a flight comes from, in bytes.
+    pub(crate) fn memory_for(&self, flight: &Flight) -> Arc<Semaphore> {
+        let memory = if flight.borrowed {
+            &self.borrowed_memory
+        } else {
+            &self.memory
+        };
+        Arc::clone(&memory.free)
     }
 
     /// A number that nobody has had.
@@ -124,10 +193,13 @@ impl Engine {
         run: u64,
         interest: &Arc<Interest>,
     ) -> Place {
-        let (flights, seat) = {
+        let ((flights, source), seat) = {
             let mut table = self.table();
             let flying = table.get(&target.version);
             if let Some(flight) = flying.and_then(|flying| flying.get(&blocks.start)) {
+                if flight.borrowed && target.lends {
+                    return Place::Borrowed;
+                }
                 if flight.by != interest.id {
                     self.counters.joins.add(1);
                 }
@@ -139,11 +211,11 @@ impl Engine {
             if self.is_closing() {
                 return Place::Closed;
             }
-            let flights = claim(&mut table, target, blocks, run, interest);
+            let (flights, source) = claim(&mut table, target, blocks, run, interest);
             let seat = Seat::take(&flights[0]);
-            (flights, seat)
+            ((flights, source), seat)
         };
-        self.start(target, flights, interest);
+        self.start(target, flights, source, interest);
         Place::Started(seat)
     }
 
@@ -156,7 +228,7 @@ impl Engine {
         run: u64,
         interest: &Arc<Interest>,
     ) -> Option<u64> {
-        let flights = {
+        let (flights, source) = {
             let mut table = self.table();
             if self.is_closing() {
                 return None;
@@ -169,7 +241,7 @@ impl Engine {
             claim(&mut table, target, first..blocks.end, run, interest)
         };
         let next = flights.last().map(|flight| flight.block + 1);
-        self.start(target, flights, interest);
+        self.start(target, flights, source, interest);
         next
     }
 
@@ -177,8 +249,13 @@ impl Engine {
         self: &Arc<Self>,
         target: &Target,
         flights: Vec<Arc<Flight>>,
+        source: Arc<dyn Source>,
         interest: &Arc<Interest>,
     ) {
+        let target = Target {
+            source,
+            ..target.clone()
+        };
         let request = Request::new(self, target, flights, interest.request());
         // Whoever is behind the handle is not waited for: a request settles its flights itself.
         drop(self.runtime.spawn(request.run()));
@@ -231,6 +308,11 @@ impl Engine {
         }
     }
 
+    /// Whether what is missing would be kept now.
+    pub(crate) fn fills(&self) -> bool {
+        !self.refusals.is_futile() && !self.calls.is_stuck()
+    }
+
     /// Counts a task or a thread that [`close`](Self::close) waits for.
     pub(crate) fn task(self: &Arc<Self>) -> Task {
         self.tasks.send_modify(|tasks| *tasks += 1);
@@ -239,10 +321,10 @@ impl Engine {
 
     /// What is counted.
     pub(crate) fn statistics(&self) -> Statistics {
-        let in_flight = self.memory_max - self.memory.available_permits();
         Statistics {
             prestage_queued: self.prestage.queued() as u64,
-            bytes_in_flight: in_flight as u64,
+            bytes_in_flight: self.memory.taken() + self.borrowed_memory.taken(),
+            disk_stuck: self.calls.is_stuck(),
             ..self.counters.read()
         }
     }
@@ -267,6 +349,10 @@ impl Engine {
             .is_err()
         {
             tracing::warn!("blocks are still on their way into the cache; they are not waited for");
+        }
+        if self.calls.is_stuck() {
+            tracing::warn!("the cache's disk does not answer: the cache is not closed properly");
+            return;
         }
         let blocks = Arc::clone(&self.blocks);
         if let Err(err) = tokio::task::spawn_blocking(move || blocks.close_blocking()).await {
@@ -293,30 +379,32 @@ impl Drop for Task {
 }
 
 /// Puts the first of `blocks`, which must be nowhere, in flight, and up to `run` in all of those
-/// that follow it and are nowhere.
+/// that follow it, are nowhere, and are brought by the same; and that one.
 fn claim(
     table: &mut Table,
     target: &Target,
     blocks: Range<u64>,
     run: u64,
     interest: &Interest,
-) -> Vec<Arc<Flight>> {
+) -> (Vec<Arc<Flight>>, Arc<dyn Source>) {
     let version = &target.version;
+    let route = target.route(blocks.start);
     let flying = table.entry(Arc::clone(version)).or_default();
     let mut flights = Vec::new();
     for block in blocks.start..blocks.end.min(blocks.start + run) {
         let somewhere = flying.contains_key(&block) || target.object.has(block);
-        if somewhere && !flights.is_empty() {
+        let elsewhere = || target.lender(block) != route.lender;
+        if !flights.is_empty() && (somewhere || elsewhere()) {
             break;
         }
         let range = version.block_range(block);
         let len = crate::fetch::to_usize(range.end - range.start);
-        let flight = Flight::new(block, len, interest.id);
+        let flight = Flight::new(block, len, interest.id, route.lender.is_some());
         let before = flying.insert(block, Arc::clone(&flight));
         assert!(before.is_none(), "a block is in flight once");
         flights.push(flight);
     }
-    flights
+    (flights, route.source)
 }
 
 fn remove(table: &mut Table, version: &Arc<Version>, flights: &[Arc<Flight>]) {

@@ -154,7 +154,7 @@ impl Pass<'_> {
         loop {
             let seat = match window.seat(self.engine, self.target, block) {
                 Place::Disk => return Ok(Filled::Kept),
-                Place::Closed => return Ok(Filled::NotKept),
+                Place::Borrowed | Place::Closed => return Ok(Filled::NotKept),
                 Place::Joined(seat) | Place::Started(seat) => seat,
             };
             let outcome = poll_fn(|cx| {

@@ -85,16 +85,19 @@ pub(crate) struct Flight {
     pub(crate) len: usize,
     /// Whose source brings it.
     pub(crate) by: u64,
+    /// Whether a peer is asked for it.
+    pub(crate) borrowed: bool,
     state: Mutex<State>,
 }
 
 impl Flight {
     /// A flight that has not begun.
-    pub(crate) fn new(block: u64, len: usize, by: u64) -> Arc<Self> {
+    pub(crate) fn new(block: u64, len: usize, by: u64, borrowed: bool) -> Arc<Self> {
         Arc::new(Self {
             block,
             len,
             by,
+            borrowed,
             state: Mutex::default(),
         })
     }

@@ -5,13 +5,12 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::fetch::engine::Engine;
-use crate::source::Source;
+use crate::fetch::engine::{Engine, Target};
 use crate::version::Version;
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<(Arc<Version>, Arc<dyn Source>)>,
+    waiting: VecDeque<Target>,
     /// Those that wait or are under way.
     known: HashSet<Arc<Version>>,
     workers: usize,
@@ -37,20 +36,17 @@ impl Prestage {
     /// Forgets those that wait.
     pub(crate) fn clear(&self) {
         let queue = &mut *self.queue();
-        for (version, _) in queue.waiting.drain(..) {
-            queue.known.remove(&version);
+        for target in queue.waiting.drain(..) {
+            queue.known.remove(&target.version);
         }
     }
 }
 
 impl Engine {
     /// Has an object brought in some time; `false` if too many wait already.
-    pub(crate) fn prestage(
-        self: &Arc<Self>,
-        version: &Arc<Version>,
-        source: Arc<dyn Source>,
-    ) -> bool {
-        if self.blocks.object(version).present() == version.blocks() {
+    pub(crate) fn prestage(self: &Arc<Self>, target: Target) -> bool {
+        let version = &target.version;
+        if target.object.present() == version.blocks() {
             return true;
         }
         let mut queue = self.prestage.queue();
@@ -62,7 +58,7 @@ impl Engine {
             return false;
         }
         queue.known.insert(Arc::clone(version));
-        queue.waiting.push_back((Arc::clone(version), source));
+        queue.waiting.push_back(target);
         if queue.workers < self.config.prestage_workers.max(1) {
             queue.workers += 1;
             let worker = Worker {
@@ -101,9 +97,8 @@ impl Drop for Known<'_> {
 
 impl Worker {
     async fn run(mut self) {
-        while let Some((version, source)) = self.next() {
-            let known = Known(&self.engine, version);
-            let target = self.engine.target(&known.1, source);
+        while let Some(target) = self.next() {
+            let known = Known(&self.engine, Arc::clone(&target.version));
             let counters = &self.engine.counters;
             match self.engine.fill(&target, &|_| {}).await {
                 Ok(_) => counters.prestage_done.add(1),
@@ -115,7 +110,7 @@ impl Worker {
         }
     }
 
-    fn next(&mut self) -> Option<(Arc<Version>, Arc<dyn Source>)> {
+    fn next(&mut self) -> Option<Target> {
         let mut queue = self.engine.prestage.queue();
         let next = queue.waiting.pop_front();
         if next.is_none() {

@@ -11,19 +11,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use forebay_store::content::CacheStatus;
 use futures_core::Stream;
 use tokio::task::JoinHandle;
 
 use crate::directive::Directive;
 use crate::fetch::ahead::Plan;
 use crate::fetch::blocks::{Load, Probe};
+use crate::fetch::calls::Unanswered;
 use crate::fetch::engine::{Engine, Place, Target};
 use crate::fetch::exact::Exact;
 use crate::fetch::flight::{Outcome, Seat};
 use crate::fetch::patience::{Patience, Verdict};
 use crate::fetch::window::Window;
 use crate::fetch::{ReadError, block_of, to_usize};
-use crate::version::BLOCK_SIZE;
+use crate::version::{BLOCK_SIZE, Version};
 
 /// Blocks that a blocking thread loads at a time.
 const LOAD_BLOCKS_MAX: u64 = 4;
@@ -43,11 +45,22 @@ pub enum Status {
     Bypass,
 }
 
+impl From<Status> for CacheStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Hit => Self::Hit,
+            Status::Partial => Self::Partial,
+            Status::Miss => Self::Miss,
+            Status::Bypass => Self::Bypass,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Stage {
     /// The next block has yet to be found.
     Choosing,
-    Loading(JoinHandle<Loaded>),
+    Loading(JoinHandle<Result<Loaded, Unanswered>>),
     Seated(Seat),
     /// From the source, past the cache; and what has come beyond a frame.
     Passing(Box<Exact>, Bytes),
@@ -90,6 +103,8 @@ pub struct Read {
     patience: Patience,
     /// Times that the block at hand was not where it should be.
     rounds: u32,
+    /// Bytes that came from the disk.
+    from_cache: u64,
 }
 
 impl Read {
@@ -101,22 +116,18 @@ impl Read {
         range: std::ops::Range<u64>,
     ) -> Self {
         let status = status(&target, directive, &range);
-        let counters = &engine.counters;
-        match status {
-            Status::Hit => &counters.hits,
-            Status::Partial => &counters.partials,
-            Status::Miss => &counters.misses,
-            Status::Bypass => &counters.bypasses,
+        if !target.lends {
+            count(engine, status);
         }
-        .add(1);
         let mut directive = directive;
-        if directive.fills() && engine.refusals.is_futile() {
+        if directive.fills() && !engine.fills() {
             directive = Directive::NoFill;
             engine.counters.reads_unfilled.add(1);
         }
         // Of what is all here, nothing needs to be asked for.
         let lacking = target.object.present() < target.version.blocks();
-        let ahead = (directive.fills() && lacking)
+        // What a peer will read next is his to ask for, and of other homes than this.
+        let ahead = (directive.fills() && lacking && !target.lends)
             .then(|| engine.ahead.note(&target.version, &range))
             .flatten();
         Self {
@@ -132,6 +143,7 @@ impl Read {
             ahead,
             patience: Patience::default(),
             rounds: 0,
+            from_cache: 0,
         }
     }
 
@@ -203,9 +215,10 @@ impl Read {
         }
         let at = block_of(self.position);
         if matches!(self.status, Status::Miss | Status::Partial) || self.window.is_some() {
+            let blocks = at..blocks_until(self.end);
             let window = self
                 .window
-                .get_or_insert_with(|| Window::new(&self.engine, at..blocks_until(self.end)));
+                .get_or_insert_with(|| window(&self.engine, &self.target, blocks));
             window.advance(&self.engine, &self.target, at);
         }
         if let Some(Plan { mut blocks, run }) = self.ahead.take() {
@@ -223,12 +236,11 @@ impl Read {
         (to_usize(self.position - start), to_usize(until))
     }
 
-    fn frame_of(&self, block: &Bytes) -> Step {
+    fn frame_of(&mut self, block: &Bytes) -> Step {
         let (from, until) = self.wanted();
-        self.engine
-            .counters
-            .bytes_from_cache
-            .add((until - from) as u64);
+        let len = (until - from) as u64;
+        self.engine.counters.bytes_from_cache.add(len);
+        self.from_cache += len;
         Step::Frame(block.slice(from..until))
     }
 
@@ -246,6 +258,8 @@ impl Read {
         }
         match self.target.object.probe(block) {
             Probe::Ready(bytes) => self.frame_of(&bytes),
+            // Past it, and past all that is behind it.
+            Probe::Cold if self.engine.calls.is_stuck() => self.pass(self.end),
             Probe::Cold => self.load(block),
             Probe::Missing if self.directive.fills() => self.sit_down(block),
             Probe::Missing => {
@@ -269,14 +283,15 @@ impl Read {
     }
 
     fn sit_down(&mut self, block: u64) -> Step {
+        let blocks = block..blocks_until(self.end);
         let window = self
             .window
-            .get_or_insert_with(|| Window::new(&self.engine, block..blocks_until(self.end)));
+            .get_or_insert_with(|| window(&self.engine, &self.target, blocks));
         match window.seat(&self.engine, &self.target, block) {
             Place::Joined(seat) | Place::Started(seat) => self.stage = Stage::Seated(seat),
             // Just kept, and perhaps evicted again before we look.
             Place::Disk => self.rounds += 1,
-            Place::Closed => self.go_alone(),
+            Place::Borrowed | Place::Closed => self.go_alone(),
         }
         Step::Again
     }
@@ -307,7 +322,9 @@ impl Read {
             }
             loaded
         };
-        self.stage = Stage::Loading(self.engine.runtime.spawn_blocking(load));
+        let calls = self.engine.calls.clone();
+        let loading = async move { calls.run(load).await };
+        self.stage = Stage::Loading(self.engine.runtime.spawn(loading));
         Step::Again
     }
 
@@ -319,10 +336,14 @@ impl Read {
         self.stage = Stage::Choosing;
         let counters = &self.engine.counters;
         match joined {
-            Ok(loaded) => {
+            Ok(Ok(loaded)) => {
                 counters.corrupt.add(loaded.corrupt);
                 counters.load_failures.add(loaded.failed);
                 self.loaded = loaded.blocks;
+            }
+            Ok(Err(err)) => {
+                tracing::debug!("loading a cached block: {err}");
+                counters.load_failures.add(1);
             }
             Err(err) => {
                 tracing::error!("loading a cached block: {err}");
@@ -392,11 +413,41 @@ impl Read {
     }
 }
 
+impl Drop for Read {
+    fn drop(&mut self) {
+        // Once for a read, not for each frame.
+        if self.from_cache > 0 {
+            let Version { bucket, key, .. } = &*self.target.version;
+            self.engine.hot.note(bucket, key, self.from_cache);
+        }
+    }
+}
+
 impl Stream for Read {
     type Item = Result<Bytes, ReadError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Self::poll_next(self.get_mut(), cx)
+    }
+}
+
+fn count(engine: &Engine, status: Status) {
+    let counters = &engine.counters;
+    match status {
+        Status::Hit => &counters.hits,
+        Status::Partial => &counters.partials,
+        Status::Miss => &counters.misses,
+        Status::Bypass => &counters.bypasses,
+    }
+    .add(1);
+}
+
+fn window(engine: &Engine, target: &Target, blocks: std::ops::Range<u64>) -> Window {
+    let window = Window::new(engine, blocks);
+    if target.lends {
+        window.at_once()
+    } else {
+        window
     }
 }
 

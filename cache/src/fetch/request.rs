@@ -28,14 +28,14 @@ impl Request {
     /// A request for flights that are in the table.
     pub(crate) fn new(
         engine: &Arc<Engine>,
-        target: &Target,
+        target: Target,
         flights: Vec<Arc<Flight>>,
         underway: Underway,
     ) -> Self {
         assert!(!flights.is_empty(), "a request asks for something");
         Self {
             engine: Arc::clone(engine),
-            target: target.clone(),
+            target,
             flights: flights.into_iter(),
             underway,
             _task: engine.task(),
@@ -55,7 +55,7 @@ impl Request {
         let mut spare = Bytes::new();
         while let Some(flight) = self.flights.as_slice().first().cloned() {
             let len = u32::try_from(flight.len).expect("a block's length fits");
-            let memory = Arc::clone(&self.engine.memory);
+            let memory = self.engine.memory_for(&flight);
             let memory = memory
                 .acquire_many_owned(len)
                 .await
@@ -128,21 +128,17 @@ impl Request {
         Ok(())
     }
 
-    /// Has a blocking thread keep a whole block.
+    /// Has a task keep a whole block.
     fn keep(&self, flight: Arc<Flight>) {
         let keeping = Keeping {
             engine: Arc::clone(&self.engine),
             target: self.target.clone(),
             flight,
-            result: Err(NotKept::Failed("the thread has gone".to_owned())),
+            result: Err(NotKept::Failed("the task has gone".to_owned())),
             _task: self.engine.task(),
         };
         // Not waited for: it settles its flight itself.
-        drop(
-            self.engine
-                .runtime
-                .spawn_blocking(|| keeping.run_blocking()),
-        );
+        drop(self.engine.runtime.spawn(keeping.run()));
     }
 
     fn settle_rest(&mut self, outcome: &Outcome) {
@@ -174,9 +170,17 @@ struct Keeping {
 }
 
 impl Keeping {
-    fn run_blocking(mut self) {
+    async fn run(mut self) {
         let pieces = self.flight.pieces();
-        self.result = self.target.object.put_blocking(self.flight.block, &pieces);
+        let (object, block) = (Arc::clone(&self.target.object), self.flight.block);
+        let put = self
+            .engine
+            .calls
+            .run(move || object.put_blocking(block, &pieces));
+        self.result = match put.await {
+            Ok(result) => result,
+            Err(err) => Err(NotKept::Failed(err.to_string())),
+        };
     }
 }
 

@@ -18,6 +18,8 @@ macro_rules! counters {
             pub prestage_queued: u64,
             /// Memory that blocks in flight take, in bytes.
             pub bytes_in_flight: u64,
+            /// Whether the disk does not answer, so that reads go past it.
+            pub disk_stuck: bool,
         }
 
         impl Counters {

@@ -4,6 +4,7 @@ mod directives;
 mod faults;
 mod fills;
 mod flights;
+mod hung;
 mod kit;
 mod memory;
 mod model;

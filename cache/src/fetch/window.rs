@@ -82,6 +82,12 @@ impl Window {
         }
     }
 
+    /// Begins with a request of the largest size, for who wants the whole range.
+    pub(crate) fn at_once(mut self) -> Self {
+        self.run = REQUEST_BLOCKS_MAX;
+        self
+    }
+
     /// Whether it was this reader who asked.
     pub(crate) fn is_own(&self, id: u64) -> bool {
         self.interest.id == id

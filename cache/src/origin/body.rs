@@ -67,6 +67,12 @@ impl Body {
         body
     }
 
+    /// Gives back the place among those who may ask, as if all of it had come. For who hands it on
+    /// to somebody that may read it as slowly as he likes: others would wait for him.
+    pub fn give_back(&mut self) {
+        self.permit = None;
+    }
+
     /// All of it.
     ///
     /// # Errors

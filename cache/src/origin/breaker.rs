@@ -16,6 +16,17 @@ use tokio::time::Instant;
 
 /// Failures in a row, at least, until the origin is taken for dead.
 const FAILURES_MIN: u32 = 3;
+/// The same for a peer.
+const PEER_FAILURES_MIN: u32 = 1;
+
+/// Whose breaker it is.
+#[derive(Clone, Debug)]
+pub(super) enum Whom {
+    /// The origin's.
+    Origin,
+    /// That of a peer at this address.
+    Peer(String),
+}
 
 /// Whether requests are let through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +59,7 @@ struct Open {
 /// See the file's header.
 #[derive(Debug)]
 pub(super) struct Breaker {
+    whom: Whom,
     dead_after: Duration,
     probe_after: Duration,
     /// Guards what it holds, for lines; no other lock is taken meanwhile.
@@ -66,8 +78,9 @@ pub(super) struct Pass {
 }
 
 impl Breaker {
-    pub(super) fn new(dead_after: Duration, probe_after: Duration) -> Self {
+    pub(super) fn new(whom: Whom, dead_after: Duration, probe_after: Duration) -> Self {
         Self {
+            whom,
             dead_after,
             probe_after,
             state: Mutex::default(),
@@ -87,6 +100,18 @@ impl Breaker {
             None => BreakerState::Closed,
         };
         (state, self.opened.load(Ordering::Relaxed))
+    }
+
+    /// Whether it is taken for dead.
+    pub(super) fn is_open(&self) -> bool {
+        self.troubled.load(Ordering::Relaxed) && self.lock().open.is_some()
+    }
+
+    fn failures_min(&self) -> u32 {
+        match self.whom {
+            Whom::Origin => FAILURES_MIN,
+            Whom::Peer(_) => PEER_FAILURES_MIN,
+        }
     }
 
     /// Lets a request through, or says why not.
@@ -119,7 +144,10 @@ impl Pass {
         }
         let mut state = self.breaker.lock();
         if state.open.is_some() {
-            tracing::info!("the origin answers again");
+            match &self.breaker.whom {
+                Whom::Origin => tracing::info!("the origin answers again"),
+                Whom::Peer(peer) => tracing::info!(peer, "a peer answers again"),
+            }
         }
         *state = State::default();
         self.breaker.troubled.store(false, Ordering::Relaxed);
@@ -139,8 +167,17 @@ impl Pass {
                 open.since = now;
                 open.probing = false;
             }
-        } else if state.failures >= FAILURES_MIN && now >= since + self.breaker.dead_after {
-            tracing::warn!(reason, "the origin does not answer; requests fail at once");
+        } else if state.failures >= self.breaker.failures_min()
+            && now >= since + self.breaker.dead_after
+        {
+            match &self.breaker.whom {
+                Whom::Origin => {
+                    tracing::warn!(reason, "the origin does not answer; requests fail at once");
+                }
+                Whom::Peer(peer) => {
+                    tracing::warn!(peer, reason, "a peer does not answer; it is passed over");
+                }
+            }
             self.breaker.opened.fetch_add(1, Ordering::Relaxed);
             state.open = Some(Open {
                 since: now,
@@ -169,7 +206,7 @@ mod tests {
     const PROBE: Duration = Duration::from_secs(1);
 
     fn breaker() -> Arc<Breaker> {
-        Arc::new(Breaker::new(DEAD, PROBE))
+        Arc::new(Breaker::new(Whom::Origin, DEAD, PROBE))
     }
 
     async fn dead() -> Arc<Breaker> {
@@ -212,6 +249,18 @@ mod tests {
         breaker.enter().unwrap().answered();
         assert_eq!(breaker.state(), (BreakerState::Closed, 1));
         drop((breaker.enter().unwrap(), breaker.enter().unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_failure_of_a_peer_is_enough() {
+        let whom = Whom::Peer("http://a:1".to_owned());
+        let breaker = Arc::new(Breaker::new(whom, Duration::ZERO, PROBE));
+        assert!(!breaker.is_open());
+        breaker.enter().unwrap().failed("refused");
+        assert!(breaker.is_open() && breaker.enter().is_err());
+        tokio::time::advance(PROBE).await;
+        breaker.enter().unwrap().answered();
+        assert!(!breaker.is_open());
     }
 
     #[tokio::test(start_paused = true)]

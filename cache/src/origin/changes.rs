@@ -29,9 +29,11 @@ pub struct Changes {
 /// A change.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Changed {
-    /// The bucket's name.
+    /// Its place in the order of all changes.
+    pub sequence: u64,
+    /// The bucket's name; empty if nothing in a bucket changed.
     pub bucket: String,
-    /// The key; none if the bucket itself changed.
+    /// The key; none if the bucket itself changed, or no bucket did.
     pub key: Option<String>,
     /// What happened.
     pub kind: ChangedKind,
@@ -53,6 +55,11 @@ pub enum ChangedKind {
     BucketCreated,
     /// The bucket was deleted.
     BucketDeleted,
+    /// Accounts or access keys changed.
+    AccountsChanged,
+    /// What only a later version knows.
+    #[serde(other)]
+    Other,
 }
 
 impl Client {
@@ -106,7 +113,9 @@ mod tests {
             "changes":[
             {"sequence":5,"bucket":"b","key":"k","kind":"published"},
             {"sequence":6,"bucket":"b","key":"d/","kind":"renamed_tree","to":"e/"},
-            {"sequence":7,"bucket":"c","kind":"bucket_created"}]}"#;
+            {"sequence":7,"bucket":"c","kind":"bucket_created"},
+            {"sequence":8,"bucket":"","kind":"accounts_changed"},
+            {"sequence":9,"bucket":"c","kind":"painted"}]}"#;
         let answer: Changes = serde_json::from_slice(text).unwrap();
         assert_eq!(answer.next, "18446744073709551615-7");
         let kinds: Vec<_> = answer.changes.iter().map(|change| change.kind).collect();
@@ -115,10 +124,13 @@ mod tests {
             [
                 ChangedKind::Published,
                 ChangedKind::RenamedTree,
-                ChangedKind::BucketCreated
+                ChangedKind::BucketCreated,
+                ChangedKind::AccountsChanged,
+                ChangedKind::Other
             ]
         );
         assert_eq!(answer.changes[1].to.as_deref(), Some("e/"));
         assert_eq!(answer.changes[2].key, None);
+        assert_eq!(answer.changes[2].sequence, 7);
     }
 }

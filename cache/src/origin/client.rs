@@ -11,6 +11,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,8 +28,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
-use super::breaker::Breaker;
-use super::config::{ClientConfig, ClientError, Deadlines};
+use super::breaker::{Breaker, Whom};
+use super::config::{ClientConfig, ClientError, Deadlines, Role};
 use super::connect::Connector;
 use super::counters::{Counters, Statistics};
 use super::endpoint::{Addressing, Endpoint};
@@ -53,6 +54,7 @@ struct Inner {
     endpoint: Endpoint,
     addressing: Addressing,
     signer: Option<Signer>,
+    region: String,
     cluster_key: Option<ClusterKey>,
     deadlines: Deadlines,
     retries: super::config::Retries,
@@ -62,6 +64,21 @@ struct Inner {
     breaker: Arc<Breaker>,
     budget: Arc<Budget>,
     counters: Arc<Counters>,
+    is_peer: bool,
+    /// What the origin turned out to be.
+    kind: AtomicU8,
+}
+
+/// What an origin may be, as far as its answers tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// It has not been asked.
+    Unknown = 0,
+    /// Another service, or a forebay of before there were mounts elsewhere.
+    Other = 1,
+    /// It has answered as only a forebay does.
+    Forebay = 2,
 }
 
 impl fmt::Debug for Client {
@@ -128,20 +145,28 @@ impl Client {
             .map(|credentials| Signer::new(credentials, &config.region))
             .transpose()?;
         let deadlines = config.deadlines;
+        let whom = match config.role {
+            Role::Origin => Whom::Origin,
+            Role::Peer => Whom::Peer(config.endpoint.to_string()),
+        };
+        let breaker = Breaker::new(whom, deadlines.dead_after, deadlines.probe_after);
         Ok(Self(Arc::new(Inner {
             http,
             endpoint: config.endpoint,
             addressing: config.addressing,
             signer,
+            region: config.region,
             cluster_key: config.cluster_key,
             deadlines,
             retries: config.retries,
             clock,
             permits: Arc::new(Semaphore::new(permits_max)),
             permits_max,
-            breaker: Arc::new(Breaker::new(deadlines.dead_after, deadlines.probe_after)),
+            breaker: Arc::new(breaker),
             budget: Arc::new(Budget::new()),
             counters,
+            is_peer: config.role == Role::Peer,
+            kind: AtomicU8::new(Kind::Unknown as u8),
         })))
     }
 
@@ -158,11 +183,27 @@ impl Client {
         inner.counters.statistics(inner.breaker.state(), in_flight)
     }
 
+    /// Whether the other side is taken for dead; cheap.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.0.breaker.is_open()
+    }
+
+    /// Whether it signs its own requests.
+    pub fn has_credentials(&self) -> bool {
+        self.0.signer.is_some()
+    }
+
     /// The proof that this node is of the cluster, for
     /// [`NODE_HEADER`](crate::cluster::NODE_HEADER); `None` without a cluster key.
     pub fn cluster_proof(&self, method: &Method, path_and_query: &str) -> Option<HeaderValue> {
         let key = self.0.cluster_key.as_ref()?;
         Some(key.prove(method, path_and_query, self.now()))
+    }
+
+    /// A key of the cluster for one use, [derived](ClusterKey::derive) from its key; `None`
+    /// without a cluster key.
+    pub fn cluster_derived_key(&self, label: &str) -> Option<[u8; 32]> {
+        Some(self.0.cluster_key.as_ref()?.derive(label))
     }
 
     /// Signs a request that will be [sent](Self::send), with the client's own credentials. `Host`
@@ -182,6 +223,23 @@ impl Client {
 
     pub(super) fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+
+    pub(super) fn region(&self) -> &str {
+        &self.0.region
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        match self.0.kind.load(Ordering::Relaxed) {
+            0 => Kind::Unknown,
+            1 => Kind::Other,
+            _ => Kind::Forebay,
+        }
+    }
+
+    /// Notes what the origin turned out to be; that it is a forebay stays.
+    pub(super) fn note_kind(&self, kind: Kind) {
+        self.0.kind.fetch_max(kind as u8, Ordering::Relaxed);
     }
 
     pub(super) fn deadlines(&self) -> &Deadlines {
@@ -279,6 +337,9 @@ impl Client {
             Err((fault, blame)) => {
                 inner.counters.errors.add(1);
                 match blame {
+                    // A peer that was started anew has closed what was kept; who tries again
+                    // learns whether it is there.
+                    Blame::Origin if inner.is_peer && fault.again == Again::Lost => drop(pass),
                     Blame::Origin => pass.failed(fault.error.why()),
                     Blame::Answer => pass.answered(),
                     Blame::Sender => drop(pass),

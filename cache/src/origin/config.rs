@@ -28,6 +28,18 @@ pub struct ClientConfig {
     pub retries: Retries,
     /// Most connections at a time, and with them requests.
     pub connections_max: usize,
+    /// What the other side is to this one.
+    pub role: Role,
+}
+
+/// What the other side of a client is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// The origin: without it nothing goes on, so it is given time.
+    #[default]
+    Origin,
+    /// A node that may help out: after one failure it is left alone.
+    Peer,
 }
 
 impl ClientConfig {
@@ -43,6 +55,7 @@ impl ClientConfig {
             deadlines: Deadlines::default(),
             retries: Retries::default(),
             connections_max: 512,
+            role: Role::default(),
         }
     }
 }

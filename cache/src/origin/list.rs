@@ -1,14 +1,14 @@
 //! Listings.
 
 use forebay_store::time::Timestamp;
-use http::Method;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 
 use super::call::Call;
-use super::client::Client;
+use super::client::{Client, Kind};
 use super::error::OriginError;
-use super::head::strong;
+use super::head::{Head, strong};
 use super::xml;
 use crate::time::parse_iso8601;
 
@@ -41,6 +41,9 @@ pub struct List<'a> {
     pub from: From<'a>,
     /// Most keys and common prefixes; the origin may give fewer, mostly 1,000.
     pub max_keys: Option<u32>,
+    /// Whether the heads of objects are of use. Only a forebay tells them, and what does not is
+    /// not asked for them again.
+    pub heads: bool,
 }
 
 /// One object of a page.
@@ -65,6 +68,18 @@ pub struct Page {
     pub prefixes: Vec<String>,
     /// The token of the next page; `None` if this is the last.
     pub next: Option<String>,
+    /// What looks at the objects would tell, if the origin tells it.
+    pub heads: Option<Heads>,
+}
+
+/// The heads of a page's objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heads {
+    /// Of the objects, in their order.
+    pub objects: Vec<Head>,
+    /// Of the objects that are common prefixes themselves, in the order of these; `None` where
+    /// there is no such object.
+    pub markers: Vec<Option<Head>>,
 }
 
 /// A bucket.
@@ -83,8 +98,31 @@ impl Client {
     /// As [`call`](Client::call); a page that contradicts the request is
     /// [`OriginError::Corrupt`].
     pub async fn list(&self, list: &List<'_>) -> Result<Page, OriginError> {
+        if !list.heads || self.kind() == Kind::Other {
+            return self.list_as(list, None).await;
+        }
+        // Another service ignores a parameter that it does not know; it is asked once.
+        let page = match self.list_as(list, Some(("forebay-heads", "1"))).await {
+            Err(err) if self.kind() == Kind::Unknown && is_not_understood(&err) => {
+                self.list_as(list, None).await?
+            }
+            page => page?,
+        };
+        self.note_kind(match &page.heads {
+            Some(_) => Kind::Forebay,
+            None => Kind::Other,
+        });
+        Ok(page)
+    }
+
+    async fn list_as(
+        &self,
+        list: &List<'_>,
+        more: Option<(&str, &str)>,
+    ) -> Result<Page, OriginError> {
         let max_keys = list.max_keys.map(|max| max.to_string());
-        let query = list.query(max_keys.as_deref());
+        let mut query = list.query(max_keys.as_deref());
+        query.extend(more);
         let call = Call {
             query: &query,
             ..Call::new(Method::GET, Some(list.bucket), None)
@@ -128,6 +166,14 @@ impl<'a> List<'a> {
     }
 }
 
+/// Whether a service refuses what it does not know.
+fn is_not_understood(err: &OriginError) -> bool {
+    matches!(
+        err.status(),
+        Some(StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED)
+    )
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct ListBucketResult {
@@ -136,6 +182,7 @@ struct ListBucketResult {
     encoding_type: Option<String>,
     contents: Vec<Contents>,
     common_prefixes: Vec<CommonPrefix>,
+    heads: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,12 +194,15 @@ struct Contents {
     etag: String,
     #[serde(default)]
     last_modified: String,
+    #[serde(default)]
+    head: String,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct CommonPrefix {
     prefix: String,
+    marker: Option<Contents>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -191,6 +241,14 @@ fn page(body: &[u8], asked: &List<'_>) -> Result<Page, OriginError> {
             Err(wrong(format!("with `{text}`, which was not asked for")))
         }
     };
+    let heads = result.heads.then(|| Heads {
+        objects: result.contents.iter().map(head).collect(),
+        markers: result
+            .common_prefixes
+            .iter()
+            .map(|of| of.marker.as_ref().map(head))
+            .collect(),
+    });
     let listed = |of: Contents| {
         Ok(Listed {
             key: decode(of.key)?,
@@ -214,7 +272,28 @@ fn page(body: &[u8], asked: &List<'_>) -> Result<Page, OriginError> {
         objects: objects?,
         prefixes: prefixes?,
         next,
+        heads,
     })
+}
+
+/// What the origin says of an object besides, as the pairs of a query: names of headers, and their
+/// values percent-encoded. What can't be a header is left out.
+fn head(of: &Contents) -> Head {
+    let mut headers = HeaderMap::new();
+    for (name, value) in of.head.split('&').filter_map(|pair| pair.split_once('=')) {
+        let value: Vec<u8> = percent_decode_str(value).collect();
+        let pair = (HeaderName::try_from(name), HeaderValue::from_bytes(&value));
+        if let (Ok(name), Ok(value)) = pair {
+            headers.append(name, value);
+        }
+    }
+    Head {
+        size: of.size,
+        etag: strong(&of.etag).map(str::to_owned),
+        last_modified: parse_iso8601(&of.last_modified),
+        version_id: None,
+        headers,
+    }
 }
 
 /// How keys are written in a listing.
@@ -285,6 +364,25 @@ mod tests {
         assert_eq!(page.objects[0].key, "a+%41&");
         assert_eq!(page.next, None);
         assert_eq!(read("", List::default()).unwrap(), Page::default());
+    }
+
+    #[test]
+    fn heads_are_read_where_they_are_told() {
+        let listed = "<Contents><Key>a</Key><Size>7</Size><ETag>\"e\"</ETag>\
+                      <Head>x-amz-meta-mode=33188&amp;cache-control=no-cache%2C%20max-age%3D1</Head>\
+                      </Contents><CommonPrefixes><Prefix>d/</Prefix><Marker><Key>d/</Key>\
+                      <Size>0</Size><ETag>\"m\"</ETag><Head></Head></Marker></CommonPrefixes>\
+                      <CommonPrefixes><Prefix>e/</Prefix></CommonPrefixes>";
+        assert_eq!(read(listed, List::default()).unwrap().heads, None);
+        let told = format!("<Heads>true</Heads>{listed}");
+        let heads = read(&told, List::default()).unwrap().heads.unwrap();
+        let of = |name: &str| heads.objects[0].headers[name].to_str().unwrap();
+        assert_eq!(of("x-amz-meta-mode"), "33188");
+        assert_eq!(of("cache-control"), "no-cache, max-age=1");
+        assert_eq!(heads.objects[0].size, 7);
+        let marker = heads.markers[0].as_ref().unwrap();
+        assert_eq!(marker.etag.as_deref(), Some("m"));
+        assert_eq!(heads.markers[1], None);
     }
 
     #[test]

@@ -23,23 +23,25 @@ mod outgoing;
 mod range;
 mod retry;
 mod source;
+mod tree;
 mod write;
 mod xml;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use body::Body;
 pub use breaker::BreakerState;
 pub use call::{Call, Repeat};
 pub use changes::{Changed, ChangedKind, Changes};
 pub use client::Client;
-pub use config::{ClientConfig, ClientError, Deadlines, Retries};
+pub use config::{ClientConfig, ClientError, Deadlines, Retries, Role};
 pub use counters::Statistics;
 pub use endpoint::{Addressing, Endpoint, EndpointError};
 pub use error::{OriginError, Refusal};
 pub use head::Head;
-pub use list::{From, List, Listed, ListedBucket, Page};
+pub use list::{From, Heads, List, Listed, ListedBucket, Page};
 pub use multipart::{Part, Upload};
 pub use source::{Authorization, GRANT_HEADER};
+pub use tree::Space;
 pub use write::{CopyFrom, Written};

@@ -26,7 +26,7 @@ use super::head::version_query;
 use super::range;
 use super::retry::{Tries, is_passing, retry_after};
 use crate::sign::Payload;
-use crate::source::{Chunks, FetchError, Fetching, Source};
+use crate::source::{Authorizing, Chunks, FetchError, Fetching, Source};
 use crate::version::{BLOCK_SIZE, Version};
 
 /// The header that bears a grant of a forebay origin.
@@ -78,6 +78,10 @@ impl Source for Remote {
             });
             Ok(Box::pin(chunks) as Chunks)
         })
+    }
+
+    fn authorize(&self, _version: &Arc<Version>) -> Authorizing {
+        Box::pin(std::future::ready(Ok(Some(self.authorization.clone()))))
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod call;
 mod flaky;
-mod script;
+pub(crate) mod script;
 mod send;
 mod source;
 mod tls;

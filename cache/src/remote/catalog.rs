@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+use forebay_store::api::Usage;
 use forebay_store::entry::Headers;
 use forebay_store::error::Result;
 use forebay_store::name::BucketName;
@@ -51,6 +52,8 @@ pub struct ListKeys {
     pub from: From,
     /// At most so many; the origin may give fewer.
     pub limit: u16,
+    /// Whether heads are of use, if the origin tells them.
+    pub heads: bool,
 }
 
 /// Where a listing goes on.
@@ -74,6 +77,17 @@ pub struct Keys {
     pub prefixes: Vec<String>,
     /// What to go on with; `None` if this is the last page.
     pub token: Option<String>,
+    /// What looks at the objects would tell, if the origin told it.
+    pub heads: Option<KeyHeads>,
+}
+
+/// The heads of a page's objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyHeads {
+    /// Of those objects of the page that have one.
+    pub objects: Vec<Head>,
+    /// Of the common prefixes, in their order: the object of just that key, if there is one.
+    pub markers: Vec<Option<Head>>,
 }
 
 /// The names and heads of a remote origin.
@@ -87,6 +101,9 @@ pub trait Catalog: fmt::Debug + Send + Sync + 'static {
 
     /// `ListObjectsV2`.
     fn list<'a>(&'a self, list: &'a ListKeys) -> Asked<'a, Keys>;
+
+    /// How much space there is, for who may list this bucket; `None` if the origin does not tell.
+    fn space<'a>(&'a self, bucket: &'a str) -> Asked<'a, Option<Usage>>;
 
     /// `ListBuckets`: names and when they were made.
     fn buckets(&self) -> Asked<'_, Vec<(BucketName, Timestamp)>>;

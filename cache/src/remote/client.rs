@@ -1,12 +1,13 @@
 //! The HTTP client as what names and heads are asked of.
 
+use forebay_store::api::Usage;
 use forebay_store::entry::Headers;
 use forebay_store::error::{Error, Result};
 use forebay_store::name::BucketName;
 use forebay_store::time::Timestamp;
 use http::StatusCode;
 
-use super::catalog::{Asked, Catalog, From, Head, Keys, ListKeys, Listed};
+use super::catalog::{Asked, Catalog, From, Head, KeyHeads, Keys, ListKeys, Listed};
 use crate::origin::{self, Client, OriginError};
 
 impl Catalog for Client {
@@ -31,14 +32,34 @@ impl Catalog for Client {
                     From::Token(token) => origin::From::Token(token),
                 },
                 max_keys: Some(list.limit.into()),
+                heads: list.heads,
             };
             let page = self.list(&asked).await;
             let page = page.map_err(|err| error_of(&list.bucket, err))?;
+            let heads = page.heads.as_ref().map(|heads| key_heads(&page, heads));
             Ok(Keys {
+                heads,
                 objects: page.objects.into_iter().map(listed_of).collect(),
                 prefixes: page.prefixes,
                 token: page.next,
             })
+        })
+    }
+
+    fn space<'a>(&'a self, bucket: &'a str) -> Asked<'a, Option<Usage>> {
+        Box::pin(async move {
+            let asked = async {
+                if !self.is_forebay(bucket).await? {
+                    return Ok(None);
+                }
+                self.space(bucket).await.map(Some)
+            };
+            let space = asked.await.map_err(|err| error_of(bucket, err))?;
+            Ok(space.map(|space| Usage {
+                total: space.total,
+                available: space.available,
+                inodes_available: space.inodes_available,
+            }))
         })
     }
 
@@ -52,6 +73,20 @@ impl Catalog for Client {
             });
             Ok(known.collect())
         })
+    }
+}
+
+/// The heads of a page; an object without a strong entity tag has none that can be used.
+fn key_heads(page: &origin::Page, heads: &origin::Heads) -> KeyHeads {
+    let objects = page.objects.iter().zip(&heads.objects);
+    let markers = page.prefixes.iter().zip(&heads.markers);
+    KeyHeads {
+        objects: objects
+            .filter_map(|(listed, head)| head_of(&listed.key, head).ok())
+            .collect(),
+        markers: markers
+            .map(|(prefix, marker)| head_of(prefix, marker.as_ref()?).ok())
+            .collect(),
     }
 }
 

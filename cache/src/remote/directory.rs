@@ -9,11 +9,11 @@ use forebay_store::limits::KEY_LEN_MAX;
 use forebay_store::rule::posix::is_name;
 use forebay_store::time::Timestamp;
 
-use super::RemoteFiles;
-use super::catalog::{ListKeys, Listed};
+use super::catalog::{KeyHeads, ListKeys, Listed};
 use super::known::Place;
 use super::look::prefix_of;
 use super::window::{Item, Seen, Window, position_of};
+use super::{AttributeSource, RemoteFiles};
 
 /// Names asked for at a time: the most that S3 gives.
 const LIST_LIMIT: u16 = 1000;
@@ -121,11 +121,48 @@ impl RemoteFiles {
             by_directory: true,
             from: from.clone(),
             limit: LIST_LIMIT,
+            heads: self.config.attributes == AttributeSource::UserMetadata,
         };
+        let tickets = self.known.tickets();
         let at = self.clock.now();
-        let keys = self.keys(&list).await?;
+        let mut keys = self.keys(&list).await?;
+        let (heads, prefixes) = (keys.heads.take(), keys.prefixes.clone());
         window.append(prefix, keys, at);
+        if let Some(heads) = heads {
+            let nodes = self.told_nodes(bucket, window, &prefixes, heads)?;
+            self.known.keep_all(&tickets, at, nodes);
+        }
         Ok(())
+    }
+
+    /// What a page that tells heads says of its names: all that a look at each would.
+    fn told_nodes(
+        &self,
+        bucket: &Bucket,
+        window: &Window,
+        prefixes: &[String],
+        heads: KeyHeads,
+    ) -> Result<Vec<(Place, Node)>> {
+        let mut nodes = Vec::with_capacity(heads.objects.len() + heads.markers.len());
+        for head in heads.objects {
+            let path: Arc<str> = head.listed.key.as_str().into();
+            // A directory hides an object of its name, and may be on the next page. What is no
+            // path's is not looked up.
+            if matches!(window.seen(&path), Seen::File(_)) && path.len() <= KEY_LEN_MAX {
+                let entry = self.head_entry(bucket, head)?;
+                nodes.push(((bucket.id, path), Node::File(entry)));
+            }
+        }
+        for (prefix, marker) in prefixes.iter().zip(heads.markers) {
+            let path = prefix.strip_suffix('/').unwrap_or(prefix);
+            if path.is_empty() || prefix.len() > KEY_LEN_MAX {
+                continue;
+            }
+            let marker = marker.map(|head| self.head_entry(bucket, head));
+            let node = Node::Directory(marker.transpose()?);
+            nodes.push(((bucket.id, path.into()), node));
+        }
+        Ok(nodes)
     }
 
     /// A directory that was listed at `at`, with its marker as far as that is known.

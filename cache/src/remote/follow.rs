@@ -79,6 +79,10 @@ fn is_refusal(status: StatusCode) -> bool {
 /// Tells the changes; where to go on.
 fn tell(files: &RemoteFiles, answer: Changes) -> String {
     for changed in &answer.changes {
+        if changed.kind == ChangedKind::AccountsChanged {
+            // No file is another one for that, and who may read is asked with each request.
+            continue;
+        }
         match change(changed) {
             Some(change) => files.invalidate(&change),
             // A later version may know more kinds, or names that we have no room for: all the more
@@ -100,6 +104,7 @@ fn change(changed: &Changed) -> Option<OriginChange> {
         },
         ChangedKind::BucketCreated => OriginChangeKind::BucketCreated,
         ChangedKind::BucketDeleted => OriginChangeKind::BucketDeleted,
+        ChangedKind::AccountsChanged | ChangedKind::Other => return None,
     };
     Some(OriginChange {
         bucket: BucketName::parse(&changed.bucket).ok()?,
@@ -113,6 +118,7 @@ mod tests {
 
     fn changed(kind: ChangedKind, key: Option<&str>) -> Changed {
         Changed {
+            sequence: 1,
             bucket: "bucket".to_owned(),
             key: key.map(str::to_owned),
             kind,
@@ -131,6 +137,7 @@ mod tests {
             ..good
         };
         assert_eq!(change(&nowhere), None);
+        assert_eq!(change(&changed(ChangedKind::Other, Some("k"))), None);
     }
 
     #[test]

@@ -65,6 +65,10 @@ pub(super) struct Ticket {
     forgotten: u64,
 }
 
+/// As a [`Ticket`], of any path.
+#[derive(Clone, Debug)]
+pub(super) struct Tickets([u64; SHARDS]);
+
 /// What is known.
 #[derive(Debug)]
 pub(super) struct Known {
@@ -99,6 +103,40 @@ impl Known {
         let shard = self.shard(place);
         let forgotten = self.lock().forgotten[shard];
         Ticket { shard, forgotten }
+    }
+
+    /// To be taken before the origin is asked of paths that are not known yet.
+    pub(super) fn tickets(&self) -> Tickets {
+        Tickets(self.lock().forgotten)
+    }
+
+    /// Keeps what the origin said of many paths at once, each as [`keep`](Self::keep) does.
+    pub(super) fn keep_all(&self, tickets: &Tickets, at: Timestamp, nodes: Vec<(Place, Node)>) {
+        let mut kept = self.lock();
+        for (place, node) in nodes {
+            let shard = self.shard(&place);
+            let later = |before: &Said| before.at > at;
+            if kept.forgotten[shard] == tickets.0[shard]
+                && !kept.paths.peek(&place).is_some_and(later)
+            {
+                let node = Some(node);
+                kept.paths.put(place, Said { at, node });
+            }
+        }
+    }
+
+    /// The files that are known of below a prefix.
+    pub(super) fn files_below(&self, bucket: BucketId, prefix: &str) -> Vec<Arc<Entry>> {
+        let kept = self.lock();
+        let below = kept
+            .paths
+            .iter()
+            .filter(|((at, path), _)| *at == bucket && path.starts_with(prefix));
+        let files = below.filter_map(|(_, said)| match &said.node {
+            Some(Node::File(entry)) => Some(Arc::clone(entry)),
+            _ => None,
+        });
+        files.collect()
     }
 
     /// What was last said of a path, however long ago.

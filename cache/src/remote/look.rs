@@ -122,7 +122,7 @@ impl RemoteFiles {
         head?.map(|head| self.head_entry(bucket, head)).transpose()
     }
 
-    fn head_entry(&self, bucket: &Bucket, head: Head) -> Result<Arc<Entry>> {
+    pub(super) fn head_entry(&self, bucket: &Bucket, head: Head) -> Result<Arc<Entry>> {
         let directory = head.listed.key.ends_with('/');
         let file = posix::from_metadata(&head.user_metadata, directory);
         let attributes = Attributes {

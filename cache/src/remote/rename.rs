@@ -1,7 +1,8 @@
-//! Renaming by copies and deletions.
+//! Renaming: by a forebay origin in one step, elsewhere by copies and deletions.
 //!
-//! Everything is at its new name before anything is gone from the old one: who looks in between
-//! sees both, and what fails in between leaves both.
+//! With copies, everything is at its new name before anything is gone from the old one: who looks
+//! in between sees both, and what fails in between leaves both. What somebody else has put under
+//! the old name meanwhile is not deleted, where the origin knows conditions for deletions.
 
 use std::sync::Arc;
 
@@ -13,8 +14,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 
 use super::RemoteFiles;
 use super::catalog::{From, ListKeys};
+use super::change::Fate;
 use super::look::prefix_of;
 use super::write::key_of;
+use super::writer::PathRename;
 
 /// Objects of a directory that can be renamed.
 const OBJECTS_MAX: usize = 10_000;
@@ -31,8 +34,17 @@ impl RemoteFiles {
         to: &str,
         mode: RenameMode,
     ) -> Result<()> {
-        self.writing("renaming")?;
+        let writing = self.writing("renaming")?;
         let bucket = self.bucket_by_id(bucket)?;
+        let rename = PathRename {
+            bucket: bucket.name.as_str(),
+            from,
+            to,
+            mode,
+        };
+        if writing.writer.rename(rename).await? {
+            return self.renamed(&bucket, from, to, mode);
+        }
         let source = self.look(&bucket, from).await?;
         let source = source.ok_or(Error::NoSuchKey(key_of(from)?))?;
         if from == to {
@@ -64,6 +76,45 @@ impl RemoteFiles {
         Ok(())
     }
 
+    /// Takes in what the origin has renamed. Files that are known keep their numbers.
+    fn renamed(&self, bucket: &Bucket, from: &str, to: &str, mode: RenameMode) -> Result<()> {
+        let known = |path: &str| {
+            let said = self.known.said(&(bucket.id, path.into()))?;
+            said.node
+        };
+        let ways = [(from, to), (to, from)];
+        let count = if mode == RenameMode::Exchange { 2 } else { 1 };
+        let mut moved: Vec<(Arc<Entry>, String)> = Vec::new();
+        for (from, to) in &ways[..count] {
+            match known(from) {
+                Some(Node::File(entry)) => moved.push((entry, (*to).to_owned())),
+                // Of one that is not known, what is below may be.
+                Some(Node::Directory(_)) | None => {
+                    let (from, to) = (prefix_of(from), prefix_of(to));
+                    let below = self.known.files_below(bucket.id, &from);
+                    moved.extend(below.into_iter().map(|entry| {
+                        let key = [to.as_str(), &entry.key.as_str()[from.len()..]].concat();
+                        (entry, key)
+                    }));
+                }
+            }
+        }
+        for (entry, key) in moved {
+            let etag = entry.origin.as_deref().map_or("", |origin| &origin.etag);
+            self.numbers
+                .keep(bucket.id, &key, etag, entry.size, entry.ino);
+        }
+        let file = matches!(known(from), Some(Node::File(_)));
+        if file && mode != RenameMode::Exchange {
+            self.forget_key(bucket.id, &key_of(from)?, Fate::Went);
+            self.forget_key(bucket.id, &key_of(to)?, Fate::Came);
+        } else {
+            // What was known of names below both is old in ways that are not worth telling apart.
+            self.known.forget_all();
+        }
+        Ok(())
+    }
+
     /// Makes room: a directory must be empty, a file is replaced by what comes.
     async fn clear_target(&self, bucket: &Bucket, to: &str, directory: bool) -> Result<()> {
         match self.look(bucket, to).await? {
@@ -79,7 +130,7 @@ impl RemoteFiles {
         let entry = entry.ok_or(Error::NoSuchKey(key_of(from)?))?;
         self.copy_to(bucket, &entry, to).await?;
         self.keep_parent(bucket, from).await?;
-        self.delete(bucket, from).await
+        self.delete_entry(bucket, &entry).await
     }
 
     async fn move_directory(&self, bucket: &Bucket, from: &str, to: &str) -> Result<()> {
@@ -102,9 +153,7 @@ impl RemoteFiles {
         let copies = futures_util::stream::iter(copies).buffer_unordered(AT_ONCE);
         copies.try_collect::<()>().await?;
         self.keep_parent(bucket, &from_prefix).await?;
-        let deletions = entries
-            .iter()
-            .map(|entry| self.delete(bucket, entry.key.as_str()));
+        let deletions = entries.iter().map(|entry| self.delete_entry(bucket, entry));
         let deletions = futures_util::stream::iter(deletions).buffer_unordered(AT_ONCE);
         let deleted = deletions.try_collect::<()>().await;
         // What was known of names below both is old in ways that are not worth telling apart.

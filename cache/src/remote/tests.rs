@@ -1,3 +1,4 @@
+mod forebay;
 mod origin;
 mod written;
 
@@ -5,6 +6,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use forebay_store::CacheStatus;
 use forebay_store::api::{Buckets, DirectoryPage, Face, Files, ListBuckets, Node, RenameMode};
 use forebay_store::entry::{BucketId, Entry, FileAttributes};
 use forebay_store::error::{Error, Result};
@@ -15,10 +17,10 @@ use forebay_store::time::{Clock, Timestamp};
 
 use self::origin::{Fixture, Put};
 use super::{
-    AttributeSource, OriginChange, OriginChangeKind, Reader, RemoteConfig, RemoteFiles, WholeFile,
+    AttributeSource, OriginChange, OriginChangeKind, Reader, Reading, RemoteConfig, RemoteFiles,
+    WholeFile,
 };
 use crate::directive::Directive;
-use crate::source::Chunks;
 use crate::version::Version;
 
 fn fixture() -> Fixture {
@@ -443,12 +445,17 @@ impl WholeFile for TempFile {
 }
 
 impl Reader for Watched {
-    fn read(&self, _: &Arc<Version>, directive: Directive, range: Range<u64>) -> Chunks {
+    fn read(&self, _: &Arc<Version>, directive: Directive, range: Range<u64>) -> Reading {
         self.0.lock().unwrap().push(directive);
         let len = usize::try_from(range.end - range.start).unwrap();
         let bytes = Ok(vec![0; len].into());
-        Box::pin(futures_util::stream::iter([bytes]))
+        Reading {
+            chunks: Box::pin(futures_util::stream::iter([bytes])),
+            status: CacheStatus::Miss,
+        }
     }
+
+    fn prestage(&self, _: &Arc<Version>) {}
 
     fn whole_file(&self, _: &Arc<Version>) -> Option<Box<dyn WholeFile>> {
         Some(Box::new(TempFile(tempfile::tempfile().unwrap())))

@@ -5,14 +5,18 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay_store::api::RenameMode;
 use forebay_store::entry::Attributes;
 use forebay_store::error::{Error, Result};
+use forebay_store::name::{AccountId, BucketName, ObjectKey};
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::IF_MATCH;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::ACCOUNT;
 use super::catalog::Asked;
 use super::client::error_of;
-use super::writer::{CopyOf, NewObject, Writer};
+use super::writer::{CopyOf, NewObject, PathRename, Writer};
 use crate::origin::{Client, CopyFrom, OriginError, Part, Upload, Written};
 
 /// Largest file that is put in one piece, and smallest part of a larger one, in bytes.
@@ -84,6 +88,93 @@ impl Writer for Client {
             let deleted = self.delete(bucket, key, None, HeaderMap::new()).await;
             deleted.map_err(|err| error_of(bucket, err))
         })
+    }
+
+    fn delete_version<'a>(&'a self, bucket: &'a str, key: &'a str, etag: &'a str) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let mut headers = HeaderMap::new();
+            headers.insert(IF_MATCH, value(format!("\"{etag}\"").as_bytes())?);
+            let deleted = match self.delete(bucket, key, None, headers).await {
+                // Not every service has this condition for deletions.
+                Err(err) if err.status() == Some(StatusCode::NOT_IMPLEMENTED) => {
+                    self.delete(bucket, key, None, HeaderMap::new()).await
+                }
+                deleted => deleted,
+            };
+            deleted.map_err(|err| error_of(bucket, err))
+        })
+    }
+
+    fn rename<'a>(&'a self, rename: PathRename<'a>) -> Asked<'a, bool> {
+        Box::pin(async move {
+            let PathRename {
+                bucket,
+                from,
+                to,
+                mode,
+            } = rename;
+            let how = match mode {
+                RenameMode::Replace => "replace",
+                RenameMode::NoReplace => "no-replace",
+                RenameMode::Exchange => "exchange",
+            };
+            let known = self.is_forebay(bucket).await;
+            if !known.map_err(|err| error_of(bucket, err))? {
+                return Ok(false);
+            }
+            match self.rename(bucket, from, to, how).await {
+                Ok(()) => Ok(true),
+                // One that was there before there were renames.
+                Err(err) if err.status() == Some(StatusCode::METHOD_NOT_ALLOWED) => Ok(false),
+                Err(err) => Err(rename_error(&rename, err)?),
+            }
+        })
+    }
+
+    fn create_bucket<'a>(&'a self, bucket: &'a BucketName) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let made = self.create_bucket(bucket.as_str()).await;
+            made.map_err(|err| bucket_error(bucket, err))
+        })
+    }
+
+    fn delete_bucket<'a>(&'a self, bucket: &'a BucketName) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let deleted = self.delete_bucket(bucket.as_str()).await;
+            deleted.map_err(|err| bucket_error(bucket, err))
+        })
+    }
+}
+
+/// What the store would say to such a rename.
+fn rename_error(rename: &PathRename<'_>, err: OriginError) -> Result<Error> {
+    let (from, to) = (ObjectKey::parse(rename.from)?, ObjectKey::parse(rename.to)?);
+    Ok(match err.code() {
+        Some("NoSuchKey") => Error::NoSuchKey(from),
+        Some("ObjectExists") => Error::Exists(to),
+        Some("IsDirectory") => Error::IsDirectory(to),
+        Some("NotDirectory") => Error::NotDirectory(to),
+        Some("DirectoryNotEmpty") => Error::DirectoryNotEmpty(to),
+        Some("KeyTooLongError") => Error::KeyTooLong {
+            len: rename.to.len(),
+        },
+        Some("InvalidRequest") => Error::InvalidRequest("the origin can't rename these so"),
+        _ => error_of(rename.bucket, err),
+    })
+}
+
+/// What the store would say of a bucket that is made or deleted.
+fn bucket_error(bucket: &BucketName, err: OriginError) -> Error {
+    match err.code() {
+        Some("BucketAlreadyExists" | "BucketAlreadyOwnedByYou") => Error::BucketExists {
+            name: bucket.clone(),
+            owner: AccountId::new(ACCOUNT),
+            location: None,
+        },
+        Some("BucketNotEmpty") => Error::BucketNotEmpty(bucket.clone()),
+        Some("TooManyBuckets") => Error::TooManyBuckets,
+        Some("InvalidBucketName") => Error::InvalidBucketName(bucket.as_str().to_owned()),
+        _ => error_of(bucket.as_str(), err),
     }
 }
 

@@ -213,6 +213,7 @@ mod tests {
             objects: objects.iter().map(|key| listed(key)).collect(),
             prefixes: prefixes.iter().map(|&prefix| prefix.to_owned()).collect(),
             token: token.map(str::to_owned),
+            heads: None,
         }
     }
 

@@ -6,10 +6,11 @@
 //! | call | what it is | limit |
 //! |---|---|---|
 //! | `publish_file` | `PutObject`, or parts | tags of the version before are lost |
-//! | `set_attributes` | `CopyObject` onto itself | 5 GiB; the entity tag may change |
+//! | `set_attributes`, `set_directive` | `CopyObject` onto itself | 5 GiB; the entity tag may change |
 //! | `make_directory`, `make_node` | `PutObject` | two may both succeed at the same time |
 //! | `remove_file`, `remove_directory` | `DeleteObject` | a file put meanwhile may be deleted |
-//! | `rename` | copies, then deletions | two steps; 5 GiB; 10,000 objects; no exchange |
+//! | `rename` | a forebay's own call | none |
+//! | `rename` elsewhere | copies, then deletions | two steps; 5 GiB; 10,000 objects; no exchange |
 //!
 //! All is durable when it is answered, as far as the origin is.
 
@@ -32,6 +33,7 @@ use super::change::Fate;
 use super::known::{Place, Said};
 use super::look::{parent_of, prefix_of};
 use super::writer::{CopyOf, NewObject, Writer};
+use crate::directive::Directive;
 
 /// Largest object that can be copied by one call, in bytes.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>
@@ -280,23 +282,67 @@ impl RemoteFiles {
             Some(Node::Directory(Some(_))) => prefix_of(path),
             Some(Node::File(_)) => path.to_owned(),
         };
+        self.rewrite(&bucket, &key, |entry, metadata| {
+            let directory = entry.key.is_marker();
+            posix::changed(&entry.file, &change, entry.modified_at, directory, metadata)
+        })
+        .await
+    }
+
+    /// Keeps with an object, or with a directory's marker, what its readers are to say of the
+    /// cache. It is in the object's metadata, as modes are, so that every node that shows the
+    /// object goes by it, and it is there as long as the object.
+    pub(super) async fn keep_directive(
+        &self,
+        bucket: BucketId,
+        path: &str,
+        directive: Option<Directive>,
+    ) -> Result<Arc<Entry>> {
+        self.writing("saying something of the cache")?;
+        let bucket = self.bucket_by_id(bucket)?;
+        let key = match self.look(&bucket, path).await? {
+            None => return Err(Error::NoSuchKey(key_of(path)?)),
+            Some(Node::Directory(marker)) => {
+                if marker.is_none() {
+                    let file = FileAttributes {
+                        mode: Some(posix::S_IFDIR | 0o755),
+                        ..FileAttributes::default()
+                    };
+                    self.put_marker(&bucket, path, file).await?;
+                }
+                prefix_of(path)
+            }
+            Some(Node::File(_)) => path.to_owned(),
+        };
+        self.rewrite(&bucket, &key, |entry, metadata| {
+            Directive::keep_in(metadata, directive);
+            entry.file
+        })
+        .await
+    }
+
+    /// Changes what comes with an object: copies it onto itself.
+    async fn rewrite(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        change: impl FnOnce(&Entry, &mut Vec<(String, Vec<u8>)>) -> FileAttributes,
+    ) -> Result<Arc<Entry>> {
         // What is replaced must be known as it is now.
-        let entry = self.head(&bucket, &key).await?;
-        let entry = entry.ok_or(Error::NoSuchKey(key_of(path)?))?;
+        let entry = self.head(bucket, key).await?;
+        let entry = entry.ok_or(Error::NoSuchKey(key_of(path_of(key))?))?;
         let mut attributes = entry.attributes.clone();
-        let directory = entry.key.is_marker();
-        let metadata = &mut attributes.user_metadata;
-        let file = posix::changed(&entry.file, &change, entry.modified_at, directory, metadata);
-        let etag = self.copy(&bucket, &entry, &key, Some(&attributes)).await?;
+        let file = change(&entry, &mut attributes.user_metadata);
+        let etag = self.copy(bucket, &entry, key, Some(&attributes)).await?;
         let written = Written {
-            key: &key,
+            key,
             size: entry.size,
             etag,
             attributes,
             file,
             ino: Some(entry.ino),
         };
-        self.wrote(&bucket, written).await
+        self.wrote(bucket, written).await
     }
 
     /// Copies an object, if it is still what it was; its entity tag.
@@ -391,6 +437,21 @@ impl RemoteFiles {
         writing.writer.delete(bucket.name.as_str(), key).await?;
         self.forget_key(bucket.id, &key_of(key)?, Fate::Went);
         Ok(())
+    }
+
+    /// Deletes an object if it is still what it was.
+    pub(super) async fn delete_entry(&self, bucket: &Bucket, entry: &Entry) -> Result<()> {
+        let writing = self.writing("removing a file")?;
+        let (name, key) = (bucket.name.as_str(), entry.key.as_str());
+        let deleted = match entry.origin.as_deref().filter(|of| !of.etag.is_empty()) {
+            Some(of) => writing.writer.delete_version(name, key, &of.etag).await,
+            None => writing.writer.delete(name, key).await,
+        };
+        self.forget_key(bucket.id, &entry.key, Fate::Went);
+        match deleted {
+            Err(Error::PreconditionFailed(_)) => Err(Error::Superseded(entry.key.clone())),
+            deleted => deleted,
+        }
     }
 
     /// Gives a directory a marker if it would go with what is about to go from it: a key, or all

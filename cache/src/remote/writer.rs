@@ -5,7 +5,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use forebay_store::api::RenameMode;
 use forebay_store::entry::Attributes;
+use forebay_store::name::BucketName;
 
 use super::catalog::Asked;
 
@@ -35,6 +37,19 @@ pub struct CopyOf<'a> {
     pub attributes: Option<&'a Attributes>,
 }
 
+/// What is renamed, within a bucket. Paths have no slash at their end.
+#[derive(Clone, Copy, Debug)]
+pub struct PathRename<'a> {
+    /// In which bucket.
+    pub bucket: &'a str,
+    /// What.
+    pub from: &'a str,
+    /// To what.
+    pub to: &'a str,
+    /// What becomes of what is there.
+    pub mode: RenameMode,
+}
+
 /// Changes objects of a remote origin. What is published gives its entity tag, if the origin tells
 /// it.
 ///
@@ -59,4 +74,30 @@ pub trait Writer: fmt::Debug + Send + Sync + 'static {
 
     /// Deletes an object; nothing there is no error.
     fn delete<'a>(&'a self, bucket: &'a str, key: &'a str) -> Asked<'a, ()>;
+
+    /// Deletes an object if it has this entity tag, as far as the origin knows that condition;
+    /// nothing there is no error.
+    ///
+    /// # Errors
+    /// `PreconditionFailed`.
+    fn delete_version<'a>(&'a self, bucket: &'a str, key: &'a str, etag: &'a str) -> Asked<'a, ()>;
+
+    /// Renames a file or a directory with all below it, in one step; `false` if the origin can't.
+    ///
+    /// # Errors
+    /// `NoSuchKey`, `Exists`, `IsDirectory`, `NotDirectory`, `DirectoryNotEmpty`, `KeyTooLong`,
+    /// `InvalidRequest`.
+    fn rename<'a>(&'a self, rename: PathRename<'a>) -> Asked<'a, bool>;
+
+    /// Makes a bucket.
+    ///
+    /// # Errors
+    /// `BucketExists`, `TooManyBuckets`, `InvalidBucketName`.
+    fn create_bucket<'a>(&'a self, bucket: &'a BucketName) -> Asked<'a, ()>;
+
+    /// Deletes an empty bucket.
+    ///
+    /// # Errors
+    /// `BucketNotEmpty`.
+    fn delete_bucket<'a>(&'a self, bucket: &'a BucketName) -> Asked<'a, ()>;
 }

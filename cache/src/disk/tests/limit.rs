@@ -222,3 +222,55 @@ fn the_floor_of_the_file_system_is_kept() {
     let disk = rig.try_open(&config, false).unwrap();
     assert!(disk.status().cap > 0 && disk.status().cap < free);
 }
+
+#[test]
+fn the_index_is_within_the_limit() {
+    let rig = Rig::in_memory(12 * MIB);
+    let disk = rig.open_tuned(&rig.config(), false, true).unwrap();
+    for number in 0..4000 {
+        match put(&disk, &version(&format!("k{number}"), 4096), 0) {
+            Ok(()) => {}
+            Err(err) => panic!("{number}: {err}"),
+        }
+        if number % 500 == 0 {
+            disk.flush_blocking().unwrap();
+            disk.shared.look();
+        }
+    }
+    disk.flush_blocking().unwrap();
+    disk.shared.look();
+    let status = disk.status();
+    assert!(status.index_bytes > 500_000, "{status:?}");
+    assert!(status.cap <= rig.limit, "{status:?}");
+    // What has grown since it was looked at last goes first.
+    put(&disk, &version("last", 4096), 0).unwrap();
+    let status = disk.status();
+    assert!(status.bytes <= rig.limit, "{status:?}");
+    let on_disk = allocated_on_disk(&rig.path()) + disk.shared.directory.index_bytes().unwrap();
+    assert!(on_disk <= rig.limit + slack(&rig.path()), "{on_disk}");
+}
+
+#[test]
+fn evicted_small_objects_leave_no_segment_behind() {
+    let rig = Rig::in_memory(4 * MIB);
+    let disk = rig.open();
+    for number in 0..6000 {
+        put(&disk, &version(&format!("k{number}"), 8192), 0).unwrap();
+        if number % 200 == 0 {
+            disk.flush_blocking().unwrap();
+        }
+    }
+    let segments = data_files(&rig.path()).len();
+    assert_eq!(segments, 1, "48 MB went through 4 MiB of places");
+    check(&rig, &disk);
+    drop(disk);
+    let disk = rig.open();
+    for number in 0..2000 {
+        put(&disk, &version(&format!("n{number}"), 8192), 0).unwrap();
+        if number % 200 == 0 {
+            disk.flush_blocking().unwrap();
+        }
+    }
+    assert_eq!(data_files(&rig.path()).len(), 1, "also after a restart");
+    assert_eq!(disk.status().corrupt, 0);
+}

@@ -7,7 +7,7 @@ use super::*;
 #[test]
 fn readers_and_writers_at_once_see_only_right_bytes() {
     let rig = Rig::in_memory(12 * MIB);
-    let disk = Disk::open(&rig.config()).unwrap();
+    let disk = rig.try_open(&rig.config(), true).unwrap();
     let objects: Vec<_> = (0..40_u64)
         .map(|n| {
             version(

@@ -275,12 +275,25 @@ pub(super) struct Faults {
     pub(super) evict: AtomicBool,
     /// Time that a put takes, in ms.
     pub(super) put_ms: AtomicU64,
+    /// Puts and loads don't return.
+    pub(super) hangs: AtomicBool,
+    /// Threads that are in such a call now.
+    pub(super) hanging: AtomicUsize,
     pub(super) closed: AtomicBool,
 }
 
 impl Faults {
     fn has(flag: &AtomicBool) -> bool {
         flag.load(Ordering::SeqCst)
+    }
+
+    /// Returns when the disk does not hang.
+    fn hang(&self) {
+        self.hanging.fetch_add(1, Ordering::SeqCst);
+        while Self::has(&self.hangs) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.hanging.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -383,6 +396,7 @@ impl ObjectBlocks for MemoryObject {
     }
 
     fn load_blocking(&self, block: u64) -> Load {
+        self.faults.hang();
         let mut blocks = self.blocks.lock().unwrap();
         let Some(stored) = blocks.get_mut(&block) else {
             return Load::Missing;
@@ -399,6 +413,7 @@ impl ObjectBlocks for MemoryObject {
     }
 
     fn put_blocking(&self, block: u64, pieces: &[Bytes]) -> Result<(), NotKept> {
+        self.faults.hang();
         let wait = self.faults.put_ms.load(Ordering::SeqCst);
         if wait > 0 {
             std::thread::sleep(Duration::from_millis(wait));

@@ -146,6 +146,36 @@ async fn listings_are_bounded() {
 }
 
 #[tokio::test]
+async fn a_service_that_knows_no_heads_is_asked_for_them_once() {
+    const NONE: &[u8] = b"<ListBucketResult></ListBucketResult>";
+    for refuses in [false, true] {
+        let server = Server::start(move |_, seen| {
+            let unknown = refuses && seen.line.contains("forebay-heads");
+            vec![if unknown {
+                answer(400, "", b"<Error><Code>InvalidArgument</Code></Error>")
+            } else {
+                answer(200, "", NONE)
+            }]
+        })
+        .await;
+        let client = client(&server.url());
+        let list = List {
+            bucket: "b",
+            heads: true,
+            ..List::default()
+        };
+        for _ in 0..3 {
+            assert_eq!(client.list(&list).await.unwrap().heads, None);
+        }
+        assert!(!client.is_forebay("b").await.unwrap());
+        let seen = server.seen();
+        let asked = seen.iter().filter(|seen| seen.line.contains("heads"));
+        assert_eq!(asked.count(), 1, "{refuses}");
+        assert_eq!(seen.len(), 3 + usize::from(refuses));
+    }
+}
+
+#[tokio::test]
 async fn a_success_may_hide_an_error() {
     let body = b"   \n<?xml version=\"1.0\"?><Error><Code>InternalError</Code></Error>";
     let server = Server::start(|_, _| vec![answer(200, "", body)]).await;

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 /// What the server does for one request.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Writes.
     Send(Vec<u8>),
     /// Reads the body, which otherwise has been read before the first step.
@@ -28,12 +28,12 @@ pub(super) enum Step {
 }
 
 /// Writes text.
-pub(super) fn send(text: impl Into<String>) -> Step {
+pub(crate) fn send(text: impl Into<String>) -> Step {
     Step::Send(text.into().into_bytes())
 }
 
 /// An answer with a `Content-Length`.
-pub(super) fn answer(status: u16, headers: &str, body: &[u8]) -> Step {
+pub(crate) fn answer(status: u16, headers: &str, body: &[u8]) -> Step {
     let len = body.len();
     let mut bytes = format!("HTTP/1.1 {status} X\r\n{headers}content-length: {len}\r\n\r\n");
     let mut bytes = std::mem::take(&mut bytes).into_bytes();
@@ -43,21 +43,21 @@ pub(super) fn answer(status: u16, headers: &str, body: &[u8]) -> Step {
 
 /// A request as it came.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
+pub(crate) struct Seen {
     /// Method and target.
-    pub(super) line: String,
+    pub(crate) line: String,
     /// By their names in small letters; repeated ones are joined.
-    pub(super) headers: HashMap<String, String>,
-    pub(super) body: Vec<u8>,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Seen {
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", String::as_str)
     }
 
     /// First byte and the one after the last of its range.
-    pub(super) fn range(&self) -> (usize, usize) {
+    pub(crate) fn range(&self) -> (usize, usize) {
         let range = self.header("range").strip_prefix("bytes=").unwrap();
         let (first, last) = range.split_once('-').unwrap();
         (first.parse().unwrap(), last.parse::<usize>().unwrap() + 1)
@@ -65,10 +65,10 @@ impl Seen {
 }
 
 /// What to do, given which request it is, from 0, and what it says.
-pub(super) type Script = dyn Fn(usize, &Seen) -> Vec<Step> + Send + Sync;
+pub(crate) type Script = dyn Fn(usize, &Seen) -> Vec<Step> + Send + Sync;
 
-pub(super) struct Server {
-    pub(super) addr: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
@@ -88,14 +88,14 @@ impl Drop for Server {
 }
 
 impl Server {
-    pub(super) async fn start(
+    pub(crate) async fn start(
         script: impl Fn(usize, &Seen) -> Vec<Step> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::on(listener, script)
     }
 
-    pub(super) fn on(
+    pub(crate) fn on(
         listener: TcpListener,
         script: impl Fn(usize, &Seen) -> Vec<Step> + Send + Sync + 'static,
     ) -> Self {
@@ -122,19 +122,19 @@ impl Server {
         Self { addr, shared, task }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    pub(super) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
     }
 
-    pub(super) fn opened(&self) -> usize {
+    pub(crate) fn opened(&self) -> usize {
         self.shared.opened.load(Ordering::SeqCst)
     }
 
-    pub(super) async fn all_closed(&self) {
+    pub(crate) async fn all_closed(&self) {
         while self.shared.closed.load(Ordering::SeqCst) < self.opened() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

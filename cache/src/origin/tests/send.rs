@@ -339,7 +339,10 @@ async fn who_waits_for_a_connection_waits_not_for_ever() {
         "{refused}"
     );
     drop(held);
+    let mut slow = client.send(get("/a")).await.unwrap();
+    slow.body_mut().give_back();
     assert!(client.send(get("/a")).await.is_ok());
+    drop(slow);
 }
 
 #[tokio::test]

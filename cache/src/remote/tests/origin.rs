@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use forebay_store::api::{
     Buckets, Copy, Delete, Durability, Face, Files, List, ListAfter, ListBuckets, ListItem,
-    NewBucket, Objects, Publish,
+    NewBucket, Objects, Publish, Rename, Usage,
 };
 use forebay_store::digest::DigestSet;
 use forebay_store::entry::{Attributes, Bucket, Entry, Headers};
@@ -22,8 +22,8 @@ use forebay_store::{Store, StoreOptions};
 use tokio::runtime::Runtime;
 
 use crate::remote::{
-    Asked, Catalog, CopyOf, From, Head, Keys, ListKeys, Listed, NewObject, RemoteConfig,
-    RemoteFiles, Uncached, Writer,
+    Asked, Catalog, CopyOf, From, Head, KeyHeads, Keys, ListKeys, Listed, NewObject, PathRename,
+    RemoteConfig, RemoteFiles, Uncached, Writer,
 };
 use crate::source::{Chunks, FetchError, Fetching, Source};
 use crate::version::Version;
@@ -53,6 +53,10 @@ pub(crate) struct Origin {
     /// Names on a page of a listing at most.
     page_len: Mutex<usize>,
     asked: Mutex<BTreeMap<&'static str, usize>>,
+    /// What only a forebay does.
+    tells_heads: AtomicBool,
+    renames: AtomicBool,
+    space: Mutex<Option<Usage>>,
 }
 
 impl Origin {
@@ -69,6 +73,10 @@ impl Origin {
 
     async fn head(&self, bucket: &str, key: &str) -> Result<Option<Head>> {
         self.ask("head")?;
+        self.look(bucket, key).await
+    }
+
+    async fn look(&self, bucket: &str, key: &str) -> Result<Option<Head>> {
         let bucket = self.store.bucket(&BucketName::parse(bucket)?)?;
         let key = ObjectKey::parse(key)?;
         match self.store.head(bucket.id, &key, None).await {
@@ -125,6 +133,9 @@ impl Origin {
                 }),
                 ListItem::CommonPrefix(prefix) => keys.prefixes.push(prefix),
             }
+        }
+        if list.heads && self.tells_heads.load(Ordering::Relaxed) {
+            keys.heads = Some(self.heads_of(&keys, &list.bucket).await?);
         }
         Ok(keys)
     }
@@ -223,6 +234,13 @@ impl Catalog for Origin {
         Box::pin(self.list(list))
     }
 
+    fn space<'a>(&'a self, _: &'a str) -> Asked<'a, Option<Usage>> {
+        Box::pin(async move {
+            self.ask("space")?;
+            Ok(*self.space.lock().unwrap())
+        })
+    }
+
     fn buckets(&self) -> Asked<'_, Vec<(BucketName, Timestamp)>> {
         Box::pin(self.all())
     }
@@ -270,6 +288,68 @@ impl Writer for Origin {
             };
             self.store.delete(delete).await.map(drop)
         })
+    }
+
+    fn delete_version<'a>(&'a self, bucket: &'a str, key: &'a str, etag: &'a str) -> Asked<'a, ()> {
+        Box::pin(async move {
+            let head = self.look(bucket, key).await?;
+            if head.is_some_and(|head| head.listed.etag != etag) {
+                return Err(Error::PreconditionFailed("If-Match"));
+            }
+            Writer::delete(self, bucket, key).await
+        })
+    }
+
+    fn rename<'a>(&'a self, rename: PathRename<'a>) -> Asked<'a, bool> {
+        Box::pin(self.rename_path(rename))
+    }
+
+    fn create_bucket<'a>(&'a self, bucket: &'a BucketName) -> Asked<'a, ()> {
+        Box::pin(async move {
+            self.ask("create bucket")?;
+            let new = NewBucket {
+                name: bucket.clone(),
+                owner: self.store.mount_account(),
+                location: None,
+                face: Face::S3,
+            };
+            self.store.create_bucket(new).await.map(drop)
+        })
+    }
+
+    fn delete_bucket<'a>(&'a self, bucket: &'a BucketName) -> Asked<'a, ()> {
+        Box::pin(async move {
+            self.ask("delete bucket")?;
+            self.store.delete_bucket(bucket.clone(), Face::S3).await
+        })
+    }
+}
+
+impl Origin {
+    async fn rename_path(&self, rename: PathRename<'_>) -> Result<bool> {
+        if !self.renames.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        self.ask("rename")?;
+        let bucket = self.store.bucket(&BucketName::parse(rename.bucket)?)?.id;
+        let rename = Rename {
+            bucket,
+            from: rename.from.to_owned(),
+            to: rename.to.to_owned(),
+            mode: rename.mode,
+        };
+        self.store.rename_path(rename).await.map(|()| true)
+    }
+
+    async fn heads_of(&self, keys: &Keys, bucket: &str) -> Result<KeyHeads> {
+        let mut heads = KeyHeads::default();
+        for listed in &keys.objects {
+            heads.objects.extend(self.look(bucket, &listed.key).await?);
+        }
+        for prefix in &keys.prefixes {
+            heads.markers.push(self.look(bucket, prefix).await?);
+        }
+        Ok(heads)
     }
 }
 
@@ -330,6 +410,9 @@ impl Fixture {
             denies: AtomicBool::new(false),
             page_len: Mutex::new(1000),
             asked: Mutex::default(),
+            tells_heads: AtomicBool::new(false),
+            renames: AtomicBool::new(false),
+            space: Mutex::default(),
         });
         let clock = Arc::new(ManualClock(AtomicI64::new(1_700_000_000_000_000_000)));
         let remote = RemoteFiles::new(
@@ -403,6 +486,14 @@ impl Fixture {
 
     pub(crate) fn deny(&self) {
         self.origin.denies.store(true, Ordering::Relaxed);
+    }
+
+    /// Has the origin do what only a forebay does.
+    pub(crate) fn forebay(self, space: Option<Usage>) -> Self {
+        self.origin.tells_heads.store(true, Ordering::Relaxed);
+        self.origin.renames.store(true, Ordering::Relaxed);
+        *self.origin.space.lock().unwrap() = space;
+        self
     }
 
     pub(crate) fn set_page_len(&self, len: usize) {

@@ -114,36 +114,47 @@ impl Random {
 #[test]
 fn changes_do_what_they_do_in_a_store() {
     for seed in 0..8 {
-        let mut random = Random(seed);
-        let (model, f) = (fixture(), fixture());
-        let mut done = Vec::new();
-        for _ in 0..40 {
-            let next = random.act();
-            done.push(next);
-            let there = act(&f.remote, f.there.id, next);
-            let here = act(&model.store, model.bucket.id, next);
-            let kind = |result: &Result<()>| result.as_ref().err().map(std::mem::discriminant);
-            assert_eq!(
-                kind(&there),
-                kind(&here),
-                "{there:?}, {here:?}: {seed}: {done:?}"
-            );
-            for path in PATHS {
-                // By what is known, then by what the origin says.
-                for forget in [false, true] {
-                    if forget {
-                        f.clock.advance(60);
-                    }
-                    let there = shape(&f.remote, f.there.id, path);
-                    let here = shape(&model.store, model.bucket.id, path);
-                    assert_eq!(there, here, "{path}: {seed}: {done:?}");
+        changes_do_what_they_do(&fixture(), seed);
+    }
+}
+
+#[test]
+fn changes_of_a_forebay_do_what_they_do_in_a_store() {
+    for seed in 0..8 {
+        changes_do_what_they_do(&fixture().forebay(None), seed);
+    }
+}
+
+fn changes_do_what_they_do(f: &Fixture, seed: u64) {
+    let mut random = Random(seed);
+    let model = fixture();
+    let mut done = Vec::new();
+    for _ in 0..40 {
+        let next = random.act();
+        done.push(next);
+        let there = act(&f.remote, f.there.id, next);
+        let here = act(&model.store, model.bucket.id, next);
+        let kind = |result: &Result<()>| result.as_ref().err().map(std::mem::discriminant);
+        assert_eq!(
+            kind(&there),
+            kind(&here),
+            "{there:?}, {here:?}: {seed}: {done:?}"
+        );
+        for path in PATHS {
+            // By what is known, then by what the origin says.
+            for forget in [false, true] {
+                if forget {
+                    f.clock.advance(60);
                 }
-            }
-            for path in ["", "a", "b", "b/a"] {
-                let there = listing(&f.remote, f.there.id, path, 99);
-                let here = listing(&model.store, model.bucket.id, path, 99);
+                let there = shape(&f.remote, f.there.id, path);
+                let here = shape(&model.store, model.bucket.id, path);
                 assert_eq!(there, here, "{path}: {seed}: {done:?}");
             }
+        }
+        for path in ["", "a", "b", "b/a"] {
+            let there = listing(&f.remote, f.there.id, path, 99);
+            let here = listing(&model.store, model.bucket.id, path, 99);
+            assert_eq!(there, here, "{path}: {seed}: {done:?}");
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::changes;
 use crate::cluster::Cluster;
 use crate::metric::Metrics;
 use crate::reply::{self, ReplyBody, Response};
+use crate::tier::TierFace;
 
 /// Largest answer, in bytes.
 const ANSWER_SIZE_MAX: usize = 4 << 20;
@@ -35,6 +36,8 @@ pub(crate) struct Admin {
     pub(crate) objects: Arc<dyn Objects>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
+    /// What is counted of the cache, if there is one.
+    pub(crate) tier: Option<Arc<TierFace>>,
     /// Whether the server is stopping.
     pub(crate) stopping: Arc<AtomicBool>,
     /// Who may follow the changes.
@@ -83,8 +86,12 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    let mut text = admin.metrics.text();
+    if let Some(tier) = &admin.tier {
+        text.push_str(&tier.metrics());
+    }
     (
         [(CONTENT_TYPE, "text/plain; version=0.0.4")],
-        Body::from(admin.metrics.text()),
+        Body::from(text),
     )
 }

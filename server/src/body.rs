@@ -36,6 +36,32 @@ const DRAIN_MAX: u64 = 1 << 20;
 /// Longest time for that.
 const DRAIN_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// Reads what is left of a body, if it is little, so that the client reads the answer and goes on.
+/// Whether that was all.
+pub(crate) async fn drain(incoming: &mut Incoming) -> bool {
+    let known = incoming.size_hint().exact();
+    if known.is_some_and(|len| len > DRAIN_MAX) {
+        return false;
+    }
+    let read = async {
+        let mut left = DRAIN_MAX;
+        while let Some(frame) = incoming.frame().await {
+            let Ok(frame) = frame else {
+                return false;
+            };
+            let len = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(len as u64) else {
+                return false;
+            };
+            left = rest;
+        }
+        true
+    };
+    // Out of time is as good as too much: the connection is closed.
+    let read = tokio::time::timeout(DRAIN_WAIT_MAX, read).await;
+    read.unwrap_or(false)
+}
+
 /// A request's body.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
@@ -75,21 +101,9 @@ impl RequestBody {
 
     /// Reads what is left, if it is little, so that the client reads the answer and goes on.
     pub(crate) async fn drain(&mut self) {
-        let known = self.incoming.size_hint().exact();
-        if self.is_ended() || known.is_some_and(|len| len > DRAIN_MAX) {
-            return;
+        if !self.is_ended() {
+            self.ended = drain(&mut self.incoming).await;
         }
-        let read = async {
-            let mut left = DRAIN_MAX;
-            while let Ok(Some(data)) = self.frame().await {
-                let Some(rest) = left.checked_sub(data.len() as u64) else {
-                    return;
-                };
-                left = rest;
-            }
-        };
-        // Out of time is as good as too much: the connection is closed.
-        drop(tokio::time::timeout(DRAIN_WAIT_MAX, read).await);
     }
 
     /// Reads a document and checks its digests.

@@ -84,6 +84,10 @@ pub(crate) enum Op {
     AbortMultipartUpload,
     ListParts,
     RestoreObject,
+    /// Forebay's own, for mounts: how much space there is.
+    Space,
+    /// Forebay's own, for mounts: a file or a directory gets another name.
+    RenamePath,
     /// Not built: `NotImplemented`.
     NotBuilt,
 }
@@ -182,6 +186,7 @@ rows! {
     Bucket "GET" [Q("intelligent-tiering")] "GetBucketIntelligentTieringConfiguration" "GetIntelligentTieringConfiguration" NotConfigured(Code::NoSuchConfiguration);
     Bucket "GET" [Q("metadataTable")] "GetBucketMetadataTableConfiguration" "GetBucketMetadataTableConfiguration" NotConfigured(Code::NoSuchConfiguration);
     Bucket "GET" [Q("metadataConfiguration")] "GetBucketMetadataConfiguration" "GetBucketMetadataTableConfiguration" NotConfigured(Code::NoSuchConfiguration);
+    Bucket "GET" [Q("forebay-space")] "ForebaySpace" "ListBucket" Op::Space;
     Bucket "GET" [QueryIs("list-type", "2")] "ListObjectsV2" "ListBucket" Op::ListObjectsV2;
     Bucket "GET" [] "ListObjects" "ListBucket" Op::ListObjects;
 
@@ -252,6 +257,7 @@ rows! {
     Object "PUT" [Header("x-amz-write-offset-bytes")] "AppendObjectAt" "PutObject" NotBuilt, stream;
     Object "PUT" [] "PutObject" "PutObject" Op::PutObject, stream;
 
+    Object "POST" [Q("forebay-rename")] "ForebayRename" "PutObject" Op::RenamePath;
     Object "POST" [Q("uploads")] "CreateMultipartUpload" "PutObject" Op::CreateMultipartUpload;
     Object "POST" [Q("uploadId")] "CompleteMultipartUpload" "PutObject" Op::CompleteMultipartUpload, document;
     Object "POST" [Q("restore")] "RestoreObject" "RestoreObject" Op::RestoreObject, document;

@@ -8,7 +8,8 @@
 //! Answered at once if there is a change after the position, else after `wait` seconds, with none.
 //! `gap` says that not all changes since are known: take everything anew, from `next` on. So does
 //! the first request, without `after`. Positions are text, since an epoch is beyond what many
-//! readers of JSON take for a whole number.
+//! readers of JSON take for a whole number. That accounts or access keys changed is told too, but
+//! not which.
 //!
 //! # Invariants
 //! 1. An answer without a gap has every change between `after` and `next` whose bucket still is, or
@@ -25,7 +26,7 @@ use axum::response::{IntoResponse, Response};
 use forebay_cache::cluster::NODE_HEADER;
 use forebay_store::api::ListBuckets;
 use forebay_store::entry::BucketId;
-use forebay_store::event::{Change, ChangeKind, Position, Since};
+use forebay_store::event::{Change, ChangeKind, NO_BUCKET, Position, Since};
 use http::request::Parts;
 use serde::Serialize;
 
@@ -56,8 +57,9 @@ struct Answer {
 #[derive(Debug, PartialEq, Eq, Serialize)]
 struct Told {
     sequence: u64,
+    /// Empty if nothing in a bucket changed.
     bucket: String,
-    /// None if the bucket itself changed.
+    /// None if the bucket itself changed, or no bucket did.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     kind: &'static str,
@@ -159,7 +161,8 @@ fn parse(query: &str) -> Result<Asked, String> {
     Ok(asked)
 }
 
-fn position(text: &str) -> Option<Position> {
+/// Reads a position as it is written here.
+pub(crate) fn position(text: &str) -> Option<Position> {
     let (epoch, sequence) = text.split_once('-')?;
     Some(Position {
         epoch: epoch.parse().ok()?,
@@ -262,10 +265,15 @@ fn tell(change: Change, names: &HashMap<BucketId, String>) -> Option<Told> {
         ChangeKind::RenamedTree { to } => ("renamed_tree", Some(to)),
         ChangeKind::BucketCreated(_) => ("bucket_created", None),
         ChangeKind::BucketDeleted(_) => ("bucket_deleted", None),
+        ChangeKind::AccountsChanged => ("accounts_changed", None),
+    };
+    let bucket = match change.bucket {
+        NO_BUCKET => String::new(),
+        bucket => names.get(&bucket)?.clone(),
     };
     Some(Told {
         sequence: change.sequence,
-        bucket: names.get(&change.bucket)?.clone(),
+        bucket,
         key: change.key.map(|key| key.as_str().to_owned()),
         kind,
         to,

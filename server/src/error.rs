@@ -53,6 +53,7 @@ codes! {
     BucketAlreadyOwnedByYou 409 "Your previous request to create the named bucket succeeded and you already own it.";
     BucketNotEmpty 409 "The bucket you tried to delete is not empty.";
     ConditionalRequestConflict 409 "A conflicting operation occurred during processing of the conditional request. Try again.";
+    DirectoryNotEmpty 409 "The directory that is to give way is not empty.";
     EntityTooLarge 400 "Your proposed upload exceeds the maximum allowed size.";
     EntityTooSmall 400 "Your proposed upload is smaller than the minimum allowed size.";
     IncompleteBody 400 "You did not provide the number of bytes specified by the Content-Length HTTP header.";
@@ -74,6 +75,7 @@ codes! {
     InvalidTag 400 "The tag provided was not a valid tag.";
     InvalidToken 400 "The provided token is malformed or otherwise invalid.";
     InvalidURI 400 "Couldn't parse the specified URI.";
+    IsDirectory 409 "There is a directory of this name.";
     KeyTooLongError 400 "Your key is too long.";
     MalformedTrailerError 400 "The request contained trailing data that was not well-formed or did not conform to our published schema.";
     MalformedXML 400 "The XML you provided was not well-formed or did not validate against our published schema.";
@@ -93,7 +95,9 @@ codes! {
     NoSuchUpload 404 "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.";
     NoSuchVersion 404 "The specified version does not exist.";
     NoSuchWebsiteConfiguration 404 "The specified bucket does not have a website configuration.";
+    NotDirectory 409 "There is a file of this name.";
     NotImplemented 501 "A header or query you provided implies functionality that is not implemented.";
+    ObjectExists 409 "There is something of this name already.";
     ObjectLockConfigurationNotFoundError 404 "Object Lock configuration does not exist for this bucket.";
     OperationAborted 409 "A conflicting conditional operation is currently in progress against this resource. Try again.";
     OwnershipControlsNotFoundError 404 "The bucket ownership controls were not found.";

@@ -5,14 +5,18 @@
 //! read, the head bears a token in [`GRANT_HEADER`]. With that, and without a signature, the node
 //! fetches ranges of exactly that version, and gets a new token once the old one is about to be too
 //! old. A token says no more than what its client could have read at the moment it was made: the
-//! version is named by its entity tag, and never changes.
+//! version is named by its entity tag, and never changes. It ends with the access key that it goes
+//! back to.
 //!
 //! ```text
 //! offset  size  field
 //!      0     8  made_s    seconds since 1970: when the token was made
 //!      8     8  first_s   when the first token was made that this one goes back to
 //!     16     8  bucket    the bucket's number, so that no bucket made anew takes its place
-//!     24    32  mac       HMAC-SHA256 over the fields above, bucket, key, version id, entity tag
+//!     24     8  key_made  nanoseconds since 1970: when the access key was made, so that none made
+//!                         anew under its id takes its place
+//!     32    32  mac       HMAC-SHA256 over the other fields, bucket, key, version id, entity tag
+//!     64     n  key_id    the id of the access key
 //! ```
 //!
 //! All integers are big-endian; the whole is base64url without padding.
@@ -20,12 +24,15 @@
 //! # Invariants
 //! 1. The secret is of this process and never leaves it; a token of another process is no token.
 //! 2. No token holds [`CHAIN_MAX_S`] after its first one was made.
+//! 3. What a token is used for is allowed to its access key at that moment; whoever reads a token
+//!    sees to it.
 
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use forebay_store::entry::BucketId;
+use forebay_store::entry::{AccessKey, BucketId};
+use forebay_store::time::Timestamp;
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderName;
 use sha2::Sha256;
@@ -48,8 +55,9 @@ const CHAIN_MAX_S: i64 = 3600;
 /// How far back the clock may be set before tokens are refused.
 const BACK_MAX_S: i64 = 60;
 
-const HEAD_LEN: usize = 24;
-const TOKEN_LEN: usize = HEAD_LEN + 32;
+const HEAD_LEN: usize = 32;
+/// What a token has before its access key's id.
+const FIXED_LEN: usize = HEAD_LEN + 32;
 
 /// What a token is about.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +72,37 @@ pub(crate) struct Subject<'s> {
     pub(crate) etag: &'s str,
 }
 
+/// On whose behalf a token is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// The id of the access key.
+    pub(crate) key_id: String,
+    /// When that key was made.
+    pub(crate) key_made: Timestamp,
+    /// When the first token was made that this one goes back to; `None` for the first.
+    first_s: Option<i64>,
+}
+
+impl Holder {
+    /// Who has just signed with a key.
+    pub(crate) fn new(key: &AccessKey) -> Self {
+        Self {
+            key_id: key.id.clone(),
+            key_made: key.created_at,
+            first_s: None,
+        }
+    }
+}
+
 /// A token that was made here, of the subject it was shown for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
     /// The bucket it is good for.
     pub(crate) bucket: BucketId,
+    /// The id of the access key that it goes back to.
+    pub(crate) key_id: String,
+    /// When that key was made.
+    pub(crate) key_made: Timestamp,
     made_s: i64,
     first_s: i64,
 }
@@ -82,6 +116,20 @@ impl Grant {
     /// Whether it gets another token.
     pub(crate) fn renews(&self, now_s: i64) -> bool {
         self.is_within(RENEW_MAX_S, now_s)
+    }
+
+    /// Who gets another token for this one.
+    pub(crate) fn holder(&self) -> Holder {
+        Holder {
+            key_id: self.key_id.clone(),
+            key_made: self.key_made,
+            first_s: Some(self.first_s),
+        }
+    }
+
+    /// Whether this is the access key that it goes back to.
+    pub(crate) fn is_of(&self, key: &AccessKey) -> bool {
+        self.key_id == key.id && self.key_made == key.created_at
     }
 
     fn is_within(&self, max_s: i64, now_s: i64) -> bool {
@@ -105,51 +153,57 @@ impl Grants {
         Self(Hmac::new_from_slice(secret).expect("HMAC takes keys of any length"))
     }
 
-    /// A token; after `renewed`, if it takes the place of that one.
+    /// A token for a holder.
     pub(crate) fn make(
         &self,
         subject: &Subject<'_>,
         bucket: BucketId,
-        renewed: Option<&Grant>,
+        holder: Holder,
         now_s: i64,
     ) -> String {
         let grant = Grant {
             bucket,
+            key_id: holder.key_id,
+            key_made: holder.key_made,
             made_s: now_s,
-            first_s: renewed.map_or(now_s, |renewed| renewed.first_s),
+            first_s: holder.first_s.unwrap_or(now_s),
         };
-        let mut token = [0; TOKEN_LEN];
-        token[..HEAD_LEN].copy_from_slice(&head(&grant));
-        token[HEAD_LEN..].copy_from_slice(&self.mac(subject, &grant));
+        let mut token = Vec::with_capacity(FIXED_LEN + grant.key_id.len());
+        token.extend_from_slice(&head(&grant));
+        token.extend_from_slice(&self.mac(subject, &grant));
+        token.extend_from_slice(grant.key_id.as_bytes());
         URL_SAFE_NO_PAD.encode(token)
     }
 
     /// Reads a token that is shown for a subject; `None` if it was not made here for that. How old
-    /// it is, is still to be asked.
+    /// it is, and whether its key may still read, is still to be asked.
     pub(crate) fn read(&self, token: &str, subject: &Subject<'_>) -> Option<Grant> {
         let token = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let token: [u8; TOKEN_LEN] = token.try_into().ok()?;
+        let (fixed, key_id) = token.split_at_checked(FIXED_LEN)?;
         let number = |offset: usize| {
-            let bytes = token[offset..offset + 8].try_into();
+            let bytes = fixed[offset..offset + 8].try_into();
             u64::from_be_bytes(bytes.expect("8 bytes"))
         };
         let grant = Grant {
-            made_s: i64::try_from(number(0)).ok()?,
-            first_s: i64::try_from(number(8)).ok()?,
+            made_s: number(0).cast_signed(),
+            first_s: number(8).cast_signed(),
             bucket: BucketId(number(16)),
+            key_made: Timestamp(number(24).cast_signed()),
+            key_id: std::str::from_utf8(key_id).ok()?.to_owned(),
         };
-        same_digest(&self.mac(subject, &grant), &token[HEAD_LEN..]).then_some(grant)
+        same_digest(&self.mac(subject, &grant), &fixed[HEAD_LEN..]).then_some(grant)
     }
 
     fn mac(&self, subject: &Subject<'_>, grant: &Grant) -> [u8; 32] {
         let mut mac = self.0.clone();
-        mac.update(b"forebay grant 1");
+        mac.update(b"forebay grant 2");
         mac.update(&head(grant));
         let fields = [
             Some(subject.bucket),
             Some(subject.key),
             subject.version_id,
             Some(subject.etag),
+            Some(&grant.key_id),
         ];
         for field in fields {
             // The length before each field: no two subjects have the same bytes.
@@ -165,12 +219,16 @@ fn head(grant: &Grant) -> [u8; HEAD_LEN] {
     let mut head = [0; HEAD_LEN];
     head[..8].copy_from_slice(&grant.made_s.to_be_bytes());
     head[8..16].copy_from_slice(&grant.first_s.to_be_bytes());
-    head[16..].copy_from_slice(&grant.bucket.0.to_be_bytes());
+    head[16..24].copy_from_slice(&grant.bucket.0.to_be_bytes());
+    head[24..].copy_from_slice(&grant.key_made.0.to_be_bytes());
     head
 }
 
 #[cfg(test)]
 mod tests {
+    use forebay_store::entry::Secret;
+    use forebay_store::name::AccountId;
+
     use super::*;
 
     const NOW: i64 = 1_369_353_600;
@@ -185,12 +243,30 @@ mod tests {
         Grants::new(&[7; 32])
     }
 
+    fn key() -> AccessKey {
+        AccessKey {
+            id: "AKID".to_owned(),
+            secret: Secret("a secret".to_owned()),
+            account: AccountId::new("account"),
+            created_at: Timestamp(-5),
+        }
+    }
+
+    fn make(holder: Holder, now_s: i64) -> String {
+        grants().make(&SUBJECT, BucketId(3), holder, now_s)
+    }
+
     #[test]
     fn a_token_is_good_for_its_subject_and_for_no_other() {
-        let token = grants().make(&SUBJECT, BucketId(3), None, NOW);
-        assert_eq!(token.len(), 75);
+        let token = make(Holder::new(&key()), NOW);
+        assert_eq!(token.len(), 91);
         let grant = grants().read(&token, &SUBJECT).unwrap();
         assert_eq!(grant.bucket, BucketId(3));
+        assert!(grant.is_of(&key()));
+        let (mut other, mut anew) = (key(), key());
+        other.id.push('2');
+        anew.created_at = Timestamp(-4);
+        assert!(!grant.is_of(&other) && !grant.is_of(&anew));
         let others = [
             Subject {
                 bucket: "bk",
@@ -234,7 +310,7 @@ mod tests {
 
     #[test]
     fn no_bit_of_a_token_can_be_changed() {
-        let token = grants().make(&SUBJECT, BucketId(3), None, NOW);
+        let token = make(Holder::new(&key()), NOW);
         let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
         for at in 0..bytes.len() * 8 {
             let mut changed = bytes.clone();
@@ -256,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_token_ends_and_so_do_those_that_come_of_it() {
-        let token = grants().make(&SUBJECT, BucketId(3), None, NOW);
+        let token = make(Holder::new(&key()), NOW);
         let grant = grants().read(&token, &SUBJECT).unwrap();
         for (age_s, fetches, renews) in [
             (-61, false, false),
@@ -276,7 +352,7 @@ mod tests {
         let mut now_s = NOW;
         while last.renews(now_s + 600) {
             now_s += 600;
-            let token = grants().make(&SUBJECT, BucketId(3), Some(&last), now_s);
+            let token = make(last.holder(), now_s);
             last = grants().read(&token, &SUBJECT).unwrap();
         }
         assert_eq!(now_s - NOW, CHAIN_MAX_S);

@@ -197,6 +197,15 @@ pub(crate) fn refuse_encryption_on_read(headers: &HeaderMap) -> Result<()> {
 /// Adds what every answer about an object has.
 pub(crate) fn push_object(headers: &mut HeaderMap, entry: &Entry) {
     push_validators(headers, entry);
+    push_kept(headers, entry);
+    if !entry.attributes.tags.is_empty() {
+        let count = HeaderName::from_static("x-amz-tagging-count");
+        headers.insert(count, entry.attributes.tags.len().into());
+    }
+}
+
+/// Adds what the client gave with an object.
+pub(crate) fn push_kept(headers: &mut HeaderMap, entry: &Entry) {
     let kept = &entry.attributes.headers;
     push_text(
         headers,
@@ -225,10 +234,6 @@ pub(crate) fn push_object(headers: &mut HeaderMap, entry: &Entry) {
             HeaderName::from_static("x-amz-missing-meta"),
             missing.into(),
         );
-    }
-    if !entry.attributes.tags.is_empty() {
-        let count = HeaderName::from_static("x-amz-tagging-count");
-        headers.insert(count, entry.attributes.tags.len().into());
     }
 }
 

@@ -42,7 +42,7 @@ impl Encoding {
     pub(crate) fn text(self, text: &str) -> String {
         match self {
             Self::Plain => representable(text).into_owned(),
-            Self::Url => url_encode(text),
+            Self::Url => url_encode(text.as_bytes()),
         }
     }
 
@@ -52,9 +52,10 @@ impl Encoding {
     }
 }
 
-fn url_encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 8);
-    for byte in text.bytes() {
+/// Bytes as `encoding-type=url` writes them.
+pub(crate) fn url_encode(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() + 8);
+    for &byte in bytes {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' | b'*' => {
                 out.push(char::from(byte));

@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use forebay_cache::Disk;
 use forebay_cache::cluster::ClusterKey;
+use forebay_cache::tier::Tier;
 use forebay_store::Objects;
 use forebay_store::time::{Clock, SystemClock};
 use http::Request;
@@ -27,6 +29,7 @@ use crate::metric::Metrics;
 use crate::reply::Response;
 use crate::service::Service;
 use crate::socket::{Activity, LOOK_EVERY, Socket};
+use crate::tier::TierFace;
 
 /// Longest wait for requests in flight when the server stops.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
@@ -118,8 +121,31 @@ impl Server {
         objects: Arc<dyn Objects>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ServeError> {
+        Self::bind_with(config, objects, clock, None).await
+    }
+
+    /// As [`bind`](Self::bind), for what is stored behind a tier, whose blocks are on `disk`.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub async fn bind_tier(
+        config: ServerConfig,
+        tier: Tier,
+        disk: Arc<Disk>,
+    ) -> Result<Self, ServeError> {
+        let objects = Arc::new(tier.store().clone());
+        let tier = TierFace::new(tier, disk);
+        Self::bind_with(config, objects, Arc::new(SystemClock), Some(tier)).await
+    }
+
+    async fn bind_with(
+        config: ServerConfig,
+        objects: Arc<dyn Objects>,
+        clock: Arc<dyn Clock>,
+        tier: Option<TierFace>,
+    ) -> Result<Self, ServeError> {
         let listen = config.listen;
-        let service = Service::new(config, objects, clock).map_err(ServeError::Random)?;
+        let service = Service::new(config, objects, clock, tier).map_err(ServeError::Random)?;
         Ok(Self(Listening::bind(listen, service).await?))
     }
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use forebay_cache::cluster::NODE_HEADER;
 use forebay_store::Objects;
+use forebay_store::event::Position;
 use forebay_store::time::{Clock, Timestamp};
 use http::header::{CONNECTION, EXPECT, HOST};
 use http::request::Parts;
@@ -18,7 +19,7 @@ use hyper::body::Incoming;
 use crate::admin::{self, Admin};
 use crate::answer::{Line, Marks, Trace};
 use crate::auth::granted::{self, GrantUse, GrantedRead};
-use crate::auth::{Asked, Authenticated, Authenticator};
+use crate::auth::{Asked, Authenticated, Authenticator, Credential};
 use crate::body::RequestBody;
 use crate::call::{self, CALLS, Call};
 use crate::cluster::Cluster;
@@ -26,12 +27,14 @@ use crate::compat::Compat;
 use crate::error::Result;
 use crate::framing;
 use crate::grant::Grants;
+use crate::lease::Sealer;
 use crate::metric::Metrics;
 use crate::ops;
 use crate::query::Query;
 use crate::reply::Response;
 use crate::serve::{Answers, ServerConfig};
 use crate::target::Target;
+use crate::tier::TierFace;
 
 /// What answers requests.
 #[derive(Debug)]
@@ -46,6 +49,10 @@ pub(crate) struct Service {
     pub(crate) metrics: Arc<Metrics>,
     /// What nodes fetch bytes with.
     pub(crate) grants: Grants,
+    /// What bytes come by way of, if not from the store itself.
+    pub(crate) tier: Option<Arc<TierFace>>,
+    /// What leases are sealed with; none without a cluster key.
+    pub(crate) sealer: Option<Sealer>,
     cluster: Option<Cluster>,
     base_domains: Vec<String>,
     clock: Arc<dyn Clock>,
@@ -70,6 +77,9 @@ pub(crate) struct S3Request {
     pub(crate) now_s: i64,
     /// Who passed it on.
     pub(crate) asker: Asker,
+    /// For a node that has the cluster's key: where the change feed was before anything was looked
+    /// up for this request.
+    pub(crate) position: Option<Position>,
 }
 
 /// Who passes a request on.
@@ -89,15 +99,19 @@ impl Service {
         config: ServerConfig,
         objects: Arc<dyn Objects>,
         clock: Arc<dyn Clock>,
+        tier: Option<TierFace>,
     ) -> std::result::Result<Self, getrandom::Error> {
         let mut secret = [0; 32];
         getrandom::fill(&mut secret)?;
         let metrics = Arc::new(Metrics::new());
         let stopping = Arc::new(AtomicBool::new(false));
+        let sealer = config.cluster_key.as_ref().map(Sealer::new);
         let cluster = config.cluster_key.map(Cluster::new);
+        let tier = tier.map(Arc::new);
         let admin = admin::router(Admin {
             objects: Arc::clone(&objects),
             metrics: Arc::clone(&metrics),
+            tier: tier.clone(),
             stopping: Arc::clone(&stopping),
             cluster: cluster.clone(),
             clock: Arc::clone(&clock),
@@ -110,6 +124,8 @@ impl Service {
             region: config.region,
             metrics,
             grants: Grants::new(&secret),
+            tier,
+            sealer,
             cluster,
             base_domains: config.base_domains,
             clock,
@@ -191,6 +207,7 @@ impl Service {
         let now = self.clock.now();
         let now_s = now.seconds();
         let asker = self.asker(&method, &uri, &headers, now);
+        let position = (asker == Asker::ProvenNode).then(|| self.objects.position());
         let auth = if granted::is_granted(&headers) {
             let purpose = match asker {
                 Asker::Client => GrantUse::Fetch,
@@ -221,6 +238,7 @@ impl Service {
             call,
             now_s,
             asker,
+            position,
         };
         ops::run(
             &ops::Context {
@@ -239,7 +257,8 @@ impl Service {
         headers: &mut HeaderMap,
         now_s: i64,
     ) -> Result<Authenticated> {
-        let find_key = |id: &str| self.objects.access_key(id);
+        let find_key =
+            |claimed: &Credential<'_>| self.objects.access_key(claimed.key_id).map(Into::into);
         self.authenticator
             .authenticate(asked, headers, &find_key, now_s)
     }

@@ -10,6 +10,11 @@ mod grants;
 mod harness;
 #[path = "node/mod.rs"]
 mod node;
+#[path = "wire/page_cache.rs"]
+mod page_cache;
+#[path = "../../mount/tests/mount/xattr.rs"]
+#[expect(dead_code, reason = "the mount's tests use all of it")]
+mod xattr;
 
 use harness::{Running, signed, signed_head};
 

@@ -44,13 +44,24 @@ fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
 impl SigningKey {
     /// Derives the key for a scope `date/region/s3/aws4_request`.
     pub(crate) fn derive(secret: &str, date: &str, region: &str) -> Self {
+        Self::from_bytes(&Self::derive_bytes(secret, date, region))
+    }
+
+    /// The key whose bytes these are.
+    pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Self(keyed(bytes))
+    }
+
+    /// The bytes of the key for a scope. Whoever has them signs whatever the access key may do, on
+    /// that day and in that region.
+    pub(crate) fn derive_bytes(secret: &str, date: &str, region: &str) -> [u8; 32] {
         let mut start = String::with_capacity(4 + secret.len());
         start.push_str("AWS4");
         start.push_str(secret);
         let date_key = hmac(start.as_bytes(), date.as_bytes());
         let region_key = hmac(&date_key, region.as_bytes());
         let service_key = hmac(&region_key, b"s3");
-        Self(keyed(&hmac(&service_key, b"aws4_request")))
+        hmac(&service_key, b"aws4_request")
     }
 
     /// The signature of a string to sign.

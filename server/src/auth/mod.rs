@@ -11,16 +11,19 @@ mod key;
 mod query;
 mod sigv4;
 
+pub(crate) use self::key::SigningKey;
+pub(crate) use self::sigv4::Credential;
+
 use std::sync::Arc;
 
-use forebay_store::entry::{AccessKey, Account};
+use forebay_store::entry::{AccessKey, Account, Secret};
 use http::{HeaderMap, Method};
 use subtle::ConstantTimeEq as _;
 
 use self::chunked::ChunkSigner;
-use self::key::{SigningKey, SigningKeys, same_signature};
+use self::key::{SigningKeys, same_signature};
 use self::query::Presigned;
-use self::sigv4::{AuthorizationHeader, Credential, Signed};
+use self::sigv4::{AuthorizationHeader, Signed};
 use crate::call::{BodyKind, Call};
 use crate::error::{Code, Result, S3Error};
 use crate::grant::Grant;
@@ -163,8 +166,46 @@ pub(crate) struct Asked<'r> {
     pub(crate) call: &'static Call,
 }
 
-/// Finds an access key by its id.
-pub(crate) type FindKey<'f> = &'f (dyn Fn(&str) -> Option<(AccessKey, Arc<Account>)> + Sync);
+/// An access key that may sign.
+#[derive(Debug)]
+pub(crate) struct KnownKey {
+    /// Whose it is.
+    pub(crate) account: Arc<Account>,
+    /// What its signatures are verified with.
+    pub(crate) verifier: Verifier,
+}
+
+/// What verifies the signatures of an access key.
+#[derive(Debug)]
+pub(crate) enum Verifier {
+    /// Its secret.
+    Secret(Secret),
+    /// The key that was derived from its secret for the scope that is claimed.
+    Derived(SigningKey),
+}
+
+impl From<(AccessKey, Arc<Account>)> for KnownKey {
+    fn from((key, account): (AccessKey, Arc<Account>)) -> Self {
+        Self {
+            account,
+            verifier: Verifier::Secret(key.secret),
+        }
+    }
+}
+
+/// Finds the access key that a request claims to be signed with.
+pub(crate) type FindKey<'f> = &'f (dyn Fn(&Credential<'_>) -> Option<KnownKey> + Sync);
+
+/// Who a request says has signed it, for when and where. Nothing of it is verified.
+pub(crate) fn claimed<'r>(query: &'r Query, headers: &'r HeaderMap) -> Option<Credential<'r>> {
+    match headers.get("authorization") {
+        Some(value) => {
+            let header = AuthorizationHeader::parse(value.to_str().ok()?).ok()?;
+            Some(header.credential)
+        }
+        None => Credential::parse(query.get("X-Amz-Credential")?).ok(),
+    }
+}
 
 /// Decides who is asking.
 #[derive(Debug)]
@@ -313,14 +354,20 @@ impl Authenticator {
             // No credential here is a temporary one.
             return Err(Code::InvalidToken.into());
         }
-        let Some((key, account)) = find_key(credential.key_id) else {
+        let Some(KnownKey { account, verifier }) = find_key(credential) else {
             return Err(
                 S3Error::new(Code::InvalidAccessKeyId).field("AWSAccessKeyId", credential.key_id)
             );
         };
-        let signing_key = self
-            .keys
-            .get(&key.id, &key.secret.0, credential.date, credential.region);
+        let Credential {
+            key_id,
+            date,
+            region,
+        } = *credential;
+        let signing_key = match verifier {
+            Verifier::Secret(secret) => self.keys.get(key_id, &secret.0, date, region),
+            Verifier::Derived(key) => key,
+        };
         let signature = check_signature(claim, asked, headers, &signing_key)?;
         if let Some(names) = sigv4::headers_not_signed(headers, claim.signed_headers) {
             return Err(S3Error::with(
@@ -336,7 +383,7 @@ impl Authenticator {
         Ok(Authenticated {
             principal: Principal::Account {
                 account,
-                key_id: key.id,
+                key_id: key_id.to_owned(),
             },
             payload,
             mechanism: claim.mechanism,

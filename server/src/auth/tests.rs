@@ -1,6 +1,5 @@
 //! Every way to sign, and every way to sign wrongly.
 
-use forebay_store::entry::Secret;
 use forebay_store::name::AccountId;
 use forebay_store::time::Timestamp;
 use http::{HeaderName, HeaderValue};
@@ -146,7 +145,8 @@ impl Draft {
     }
 }
 
-fn find_key(id: &str) -> Option<(AccessKey, Arc<Account>)> {
+fn find_key(claimed: &Credential<'_>) -> Option<KnownKey> {
+    let id = claimed.key_id;
     let account = AccountId::new("account");
     let created_at = Timestamp(0);
     let key = AccessKey {
@@ -160,7 +160,7 @@ fn find_key(id: &str) -> Option<(AccessKey, Arc<Account>)> {
         name: "name".to_owned(),
         created_at,
     };
-    (id == "AKID/with/slashes").then(|| (key, Arc::new(account)))
+    (id == "AKID/with/slashes").then(|| (key, Arc::new(account)).into())
 }
 
 fn is_account(auth: &Authenticated) -> bool {

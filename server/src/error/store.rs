@@ -2,6 +2,7 @@
 #![deny(clippy::wildcard_enum_match_arm)] // a new store error does not compile until it has a row here
 
 use forebay_store::Error;
+use forebay_store::name::ObjectKey;
 
 use super::{Code, S3Error};
 
@@ -9,6 +10,10 @@ impl From<Error> for S3Error {
     fn from(error: Error) -> Self {
         translate(&error).because(error)
     }
+}
+
+fn of_key(code: Code, key: &ObjectKey) -> S3Error {
+    S3Error::new(code).field("Key", key.as_str())
 }
 
 fn translate(error: &Error) -> S3Error {
@@ -33,7 +38,7 @@ fn translate(error: &Error) -> S3Error {
             S3Error::new(Code::BucketNotEmpty).field("BucketName", name.as_str())
         }
         Error::TooManyBuckets => Code::TooManyBuckets.into(),
-        Error::NoSuchKey(key) => S3Error::new(Code::NoSuchKey).field("Key", key.as_str()),
+        Error::NoSuchKey(key) => of_key(Code::NoSuchKey, key),
         Error::NoSuchVersion { key, version } => S3Error::new(Code::NoSuchVersion)
             .field("Key", key.as_str())
             .field("VersionId", version.as_str()),
@@ -62,13 +67,14 @@ fn translate(error: &Error) -> S3Error {
         Error::OriginDenied(_) => Code::AccessDenied.into(),
         Error::OriginUnavailable(_) => Code::ServiceUnavailable.into(),
         Error::ReadOnly(_) => Code::MethodNotAllowed.into(),
-        // What only accounts' and the mount's own operations give.
+        // What renames give.
+        Error::Exists(key) => of_key(Code::ObjectExists, key),
+        Error::IsDirectory(key) => of_key(Code::IsDirectory, key),
+        Error::NotDirectory(key) => of_key(Code::NotDirectory, key),
+        Error::DirectoryNotEmpty(key) => of_key(Code::DirectoryNotEmpty, key),
+        // What only accounts' own operations give.
         Error::NoSuchAccount(_)
         | Error::AccountExists(_)
-        | Error::Exists(_)
-        | Error::IsDirectory(_)
-        | Error::NotDirectory(_)
-        | Error::DirectoryNotEmpty(_)
         // The machine's trouble: the log has the whole chain, the client has a request id.
         | Error::OriginAnswer(_)
         | Error::Io { .. }

@@ -50,6 +50,13 @@ impl Reach {
         self.answered_ms.store(now_ms, Ordering::Relaxed);
     }
 
+    /// Whether there is anything to be read while it does not answer.
+    fn has_stale(&self) -> bool {
+        self.origin
+            .leases()
+            .is_some_and(|leases| leases.has_stale())
+    }
+
     /// Whether it has answered lately, or does when it is asked.
     async fn is_there(&self) -> bool {
         let answered_ms = self.answered_ms.load(Ordering::Relaxed);
@@ -94,6 +101,12 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     }
     if admin.reach.is_there().await {
         (StatusCode::OK, "ready\n")
+    } else if admin.reach.has_stale() {
+        // What is cached goes on being read.
+        (
+            StatusCode::OK,
+            "the origin does not answer; what was known is read\n",
+        )
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,

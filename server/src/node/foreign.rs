@@ -19,13 +19,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri}
 use http_body_util::Empty;
 
 use super::keys::NodeKeys;
-use super::origin::{Answering, Asked, Readable, Upstream, answer, clean, refuse};
+use super::origin::{Answering, Asked, By, Readable, Upstream, answer, clean, refuse};
 use super::reading::Reading;
 use super::rewrite::{self, Rewritten};
 use super::told::{content_range, strong_etag};
 use super::unframe::{Refused, Unframed};
 use super::upload::Upload;
-use crate::auth::{self, Authenticator, Payload};
+use crate::auth::{self, Authenticator, Credential, Payload};
 use crate::body::Plan;
 use crate::call::{self, CALLS};
 use crate::compat::Compat;
@@ -86,7 +86,7 @@ impl Foreign {
             query: &query,
             call: &CALLS[index],
         };
-        let find = |id: &str| self.keys.find(id);
+        let find = |claimed: &Credential<'_>| self.keys.find(claimed.key_id).map(Into::into);
         let now_s = self.clock.now().seconds();
         let mut auth = self
             .authenticator
@@ -135,14 +135,15 @@ impl Foreign {
         if head.status == StatusCode::OK && query.get("partNumber").is_some() {
             return Ok(Asked::Nothing);
         }
-        let Some((version, range)) = allowed(reading, &asked, head.status, &head.headers) else {
+        let Some((version, extent)) = allowed(reading, &asked, head.status, &head.headers) else {
             return Ok(Asked::Nothing);
         };
+        let range = extent.of(version.size);
         let (mut status, mut headers) = (head.status, head.headers);
         clean(&mut headers);
         let len = range.end - range.start;
         headers.insert(CONTENT_LENGTH, len.into());
-        if len < version.size || headers.contains_key(CONTENT_RANGE) {
+        if let Extent::Part(_) = extent {
             let value = format!("bytes {}-{}/{}", range.start, range.end - 1, version.size);
             header::push_text(&mut headers, CONTENT_RANGE, Some(&value));
             status = StatusCode::PARTIAL_CONTENT;
@@ -157,6 +158,7 @@ impl Foreign {
             version: Arc::new(version),
             range,
             source: self.client.source(Authorization::Own),
+            by: By::Origin,
         }))
     }
 
@@ -207,22 +209,37 @@ impl Foreign {
     }
 }
 
+/// Which bytes of an object a read is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Extent {
+    /// All of them, as nobody asked for a range that the origin regards.
+    Whole,
+    /// A range, which may cover all of them: clients want to see that it was regarded.
+    Part(std::ops::Range<u64>),
+}
+
+impl Extent {
+    fn of(&self, size: u64) -> std::ops::Range<u64> {
+        match self {
+            Self::Whole => 0..size,
+            Self::Part(range) => range.clone(),
+        }
+    }
+}
+
 /// What a `HEAD` says of a read: which bytes of which version, if it can be cached.
 fn allowed(
     reading: &Reading,
     asked: &HeaderMap,
     status: StatusCode,
     headers: &HeaderMap,
-) -> Option<(Version, std::ops::Range<u64>)> {
+) -> Option<(Version, Extent)> {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let length: u64 = text(CONTENT_LENGTH)?.parse().ok()?;
     let etag = strong_etag(headers)?;
-    let (size, range) = match status {
+    let (size, extent) = match status {
         StatusCode::OK if headers.contains_key(CONTENT_RANGE) => return None,
-        StatusCode::OK => {
-            let range = whole_or_range(asked, length)?;
-            (length, range)
-        }
+        StatusCode::OK => (length, whole_or_range(asked, length)?),
         StatusCode::PARTIAL_CONTENT => {
             let value = text(CONTENT_RANGE)?;
             let size = value.rsplit_once('/')?.1.parse().ok()?;
@@ -230,7 +247,7 @@ fn allowed(
             if range.end - range.start != length {
                 return None;
             }
-            (size, range)
+            (size, Extent::Part(range))
         }
         _ => return None,
     };
@@ -243,7 +260,7 @@ fn allowed(
             .map(str::to_owned),
         size,
     };
-    Some((version, range))
+    Some((version, extent))
 }
 
 /// Takes the object's checksums out of an answer that has a part of it. A `HEAD` mostly has them
@@ -258,16 +275,16 @@ fn drop_checksums(headers: &mut HeaderMap) {
 
 /// The range of a read whose `HEAD` was answered with the whole: not every service looks at `Range`
 /// there. `None` if the read itself must say.
-fn whole_or_range(asked: &HeaderMap, size: u64) -> Option<std::ops::Range<u64>> {
+fn whole_or_range(asked: &HeaderMap, size: u64) -> Option<Extent> {
     let Some(value) = asked.get(RANGE).map(HeaderValue::to_str) else {
-        return Some(0..size);
+        return Some(Extent::Whole);
     };
     if asked.contains_key(IF_RANGE) {
         return None;
     }
     match range::parse(value.ok()?, size) {
-        Ranged::Whole => Some(0..size),
-        Ranged::Part { offset, len } => Some(offset..offset + len),
+        Ranged::Whole => Some(Extent::Whole),
+        Ranged::Part { offset, len } => Some(Extent::Part(offset..offset + len)),
         Ranged::Unsatisfiable => None,
     }
 }
@@ -305,7 +322,7 @@ mod tests {
         range: Option<&'static str>,
         status: u16,
         pairs: &[(&'static str, &'static str)],
-    ) -> Option<(u64, std::ops::Range<u64>)> {
+    ) -> Option<(u64, Extent)> {
         let map = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
             let pair = |(name, value): &(&'static str, &'static str)| {
                 (
@@ -325,7 +342,7 @@ mod tests {
         };
         let status = StatusCode::from_u16(status).unwrap();
         allowed(&reading, &reading.headers, status, &map(pairs))
-            .map(|(version, range)| (version.size, range))
+            .map(|(version, extent)| (version.size, extent))
     }
 
     #[test]
@@ -352,10 +369,15 @@ mod tests {
             ("content-range", "bytes 2-4/10"),
         ];
         let whole = [length, etag];
-        assert_eq!(head(None, 200, &whole), Some((10, 0..10)));
-        assert_eq!(head(Some("bytes=2-4"), 206, &three), Some((10, 2..5)));
-        assert_eq!(head(Some("bytes=2-4"), 200, &whole), Some((10, 2..5)));
-        assert_eq!(head(Some("bytes=2-4,6-7"), 200, &whole), Some((10, 0..10)));
+        let part = |range| Some((10, Extent::Part(range)));
+        let all = Some((10, Extent::Whole));
+        assert_eq!(head(None, 200, &whole), all);
+        assert_eq!(head(Some("bytes=2-4"), 206, &three), part(2..5));
+        assert_eq!(head(Some("bytes=2-4"), 200, &whole), part(2..5));
+        for covering in ["bytes=0-", "bytes=0-9", "bytes=0-8388607", "bytes=-10"] {
+            assert_eq!(head(Some(covering), 200, &whole), part(0..10), "{covering}");
+        }
+        assert_eq!(head(Some("bytes=2-4,6-7"), 200, &whole), all);
         assert_eq!(head(Some("bytes=99-"), 200, &whole), None);
         assert_eq!(head(None, 404, &whole), None);
         assert_eq!(head(None, 200, &[length]), None);

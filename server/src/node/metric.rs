@@ -1,45 +1,39 @@
 //! What a node counts beside its requests, as Prometheus text: the cache's part, and the origin's.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forebay_cache::disk::Health;
 use forebay_cache::origin::{BreakerState, Client};
+use forebay_cache::peer::PeerStatistics;
 use forebay_cache::{Cache, Disk};
 use http::StatusCode;
 
+use super::lease::Leases;
 use super::outcome::Outcome;
-
-const OUTCOMES: [Outcome; 5] = [
-    Outcome::Hit,
-    Outcome::Partial,
-    Outcome::Miss,
-    Outcome::Bypass,
-    Outcome::Prestage,
-];
+use crate::cache_metric::{CacheMetrics, Row, push_rows};
 
 /// Counters of a node.
 #[derive(Debug)]
 pub(super) struct NodeMetrics {
-    cache: Cache,
-    disk: Option<Arc<Disk>>,
+    cache: CacheMetrics,
     client: Client,
-    outcomes: [AtomicU64; OUTCOMES.len()],
-    ranges: AtomicU64,
+    leases: Option<Arc<Leases>>,
     passed: AtomicU64,
     failed: AtomicU64,
 }
 
 impl NodeMetrics {
     /// Nothing is counted yet.
-    pub(super) fn new(cache: Cache, disk: Option<Arc<Disk>>, client: Client) -> Self {
+    pub(super) fn new(
+        cache: Cache,
+        disk: Option<Arc<Disk>>,
+        client: Client,
+        leases: Option<Arc<Leases>>,
+    ) -> Self {
         Self {
-            cache,
-            disk,
+            cache: CacheMetrics::new(cache, disk),
             client,
-            outcomes: Default::default(),
-            ranges: AtomicU64::new(0),
+            leases,
             passed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
@@ -47,13 +41,7 @@ impl NodeMetrics {
 
     /// Counts a read of an object's bytes, and what the cache had of them.
     pub(super) fn read(&self, outcome: Outcome, status: StatusCode) {
-        let place = OUTCOMES.iter().position(|known| *known == outcome);
-        if let Some(place) = place {
-            self.outcomes[place].fetch_add(1, Ordering::Relaxed);
-        }
-        if status == StatusCode::PARTIAL_CONTENT {
-            self.ranges.fetch_add(1, Ordering::Relaxed);
-        }
+        self.cache.read(outcome, status);
     }
 
     /// Counts a request that was passed on as it was.
@@ -75,88 +63,15 @@ impl NodeMetrics {
     }
 
     fn push(&self, text: &mut String) -> std::fmt::Result {
-        let name = "forebay_cache_requests_total";
-        writeln!(
-            text,
-            "# HELP {name} Reads of objects, by what the cache had of them.\n# TYPE {name} counter"
-        )?;
-        for (outcome, count) in OUTCOMES.iter().zip(&self.outcomes) {
-            let (status, count) = (
-                outcome.word().to_ascii_lowercase(),
-                count.load(Ordering::Relaxed),
-            );
-            writeln!(text, "{name}{{status=\"{status}\"}} {count}")?;
+        self.cache.push(text)?;
+        if let Some(leases) = &self.leases {
+            push_rows(text, "forebay_lease_", &lease_rows(leases))?;
         }
-        push_rows(text, "forebay_cache_", &self.cache_rows())?;
-        if let Some(disk) = &self.disk {
-            push_rows(text, "forebay_cache_", &disk_rows(disk))?;
+        if let Some(peers) = self.cache.peers() {
+            push_rows(text, "forebay_peer_", &peer_rows(&peers))?;
         }
         push_rows(text, "forebay_origin_", &self.origin_rows())?;
         push_rows(text, "forebay_proxy_", &self.proxy_rows())
-    }
-
-    fn cache_rows(&self) -> [Row; 12] {
-        let cache = self.cache.statistics();
-        let errors = cache.put_failures + cache.corrupt + cache.load_failures;
-        let ranges = self.ranges.load(Ordering::Relaxed);
-        [
-            ("range_requests_total", "Reads of a range.", ranges),
-            (
-                "joins_total",
-                "Waits for what another read was bringing.",
-                cache.joins,
-            ),
-            (
-                "errors_total",
-                "Blocks the disk did not take, or gave back wrong.",
-                errors,
-            ),
-            (
-                "fetches_total",
-                "Ranges asked of the origin.",
-                cache.fetches,
-            ),
-            (
-                "fetch_failures_total",
-                "Ranges it did not give.",
-                cache.fetch_failures,
-            ),
-            (
-                "fetched_bytes_total",
-                "Bytes of objects it gave.",
-                cache.bytes_fetched,
-            ),
-            (
-                "served_bytes_total",
-                "Bytes the disk gave.",
-                cache.bytes_from_cache,
-            ),
-            (
-                "prestage_queue",
-                "Objects to be brought in.",
-                cache.prestage_queued,
-            ),
-            (
-                "prestaged_total",
-                "Objects brought in.",
-                cache.prestage_done,
-            ),
-            (
-                "prestage_dropped_total",
-                "Objects too many for it.",
-                cache.prestage_dropped,
-            ),
-            (
-                "prestage_failures_total",
-                "Objects not brought in.",
-                cache.prestage_failed,
-            ),
-            (
-                "memory_bytes",
-                "Memory of blocks on their way.",
-                cache.bytes_in_flight,
-            ),
-        ]
     }
 
     fn origin_rows(&self) -> [Row; 7] {
@@ -214,43 +129,94 @@ impl NodeMetrics {
     }
 }
 
-fn disk_rows(disk: &Disk) -> [Row; 6] {
-    let status = disk.status();
-    let healthy = u64::from(status.health == Health::Good);
+fn peer_rows(peers: &PeerStatistics) -> [Row; 10] {
     [
-        ("bytes", "Bytes on the cache's disk.", status.bytes),
-        ("capacity_bytes", "Bytes that there may be now.", status.cap),
         (
-            "pinned_bytes",
-            "Bytes that are pinned.",
-            status.pinned_bytes,
+            "hits_total",
+            "Requests to peers that had all of the bytes.",
+            peers.hits,
         ),
         (
-            "evictions_total",
-            "Blocks given back to make room.",
-            status.evictions,
+            "misses_total",
+            "Requests to peers that fetched bytes from the origin.",
+            peers.misses,
         ),
         (
-            "objects",
-            "Objects of which there is something.",
-            status.objects,
+            "passed_over_total",
+            "Requests to peers that did not bring all bytes.",
+            peers.passed_over,
         ),
-        ("healthy", "0 while the disk takes nothing.", healthy),
+        (
+            "wrong_total",
+            "Those whose bytes were not what they should be.",
+            peers.wrong,
+        ),
+        (
+            "received_bytes_total",
+            "Bytes of objects that peers brought.",
+            peers.bytes_from,
+        ),
+        (
+            "lent_total",
+            "Requests of peers that were answered.",
+            peers.lent,
+        ),
+        (
+            "refused_total",
+            "Requests of peers that were refused.",
+            peers.refused,
+        ),
+        (
+            "sent_bytes_total",
+            "Bytes of objects that were sent to peers.",
+            peers.bytes_to,
+        ),
+        (
+            "alive",
+            "Peers that answer, without this node.",
+            peers.alive,
+        ),
+        ("known", "Peers there are, without this node.", peers.known),
     ]
 }
 
-/// Name without its prefix, help, value. The name says whether it is a counter.
-type Row = (&'static str, &'static str, u64);
-
-fn push_rows(text: &mut String, prefix: &str, rows: &[Row]) -> std::fmt::Result {
-    for (name, help, value) in rows {
-        let is_counter = name.ends_with("_total");
-        let kind = if is_counter { "counter" } else { "gauge" };
-        let name = format!("{prefix}{name}");
-        writeln!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-        )?;
-    }
-    Ok(())
+fn lease_rows(leases: &Leases) -> [Row; 9] {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &leases.counters;
+    let (is_live, objects, keys) = leases.status();
+    [
+        (
+            "answers_total",
+            "Reads answered without asking the origin.",
+            read(&counters.answers),
+        ),
+        (
+            "stale_answers_total",
+            "Reads answered as it was before the origin went down.",
+            read(&counters.stale),
+        ),
+        ("taken_total", "Leases taken.", read(&counters.taken)),
+        (
+            "late_total",
+            "Leases that a change had overtaken.",
+            read(&counters.late),
+        ),
+        (
+            "ended_total",
+            "Leases ended by a change.",
+            read(&counters.ended),
+        ),
+        (
+            "feed_losses_total",
+            "How often the change feed was lost.",
+            read(&counters.losses),
+        ),
+        (
+            "feed_up",
+            "0 while no change is told, and each read asked for.",
+            u64::from(is_live),
+        ),
+        ("objects", "Objects that are leased.", objects as u64),
+        ("keys", "Access keys' days that are leased.", keys as u64),
+    ]
 }

@@ -6,11 +6,14 @@
 //! finds the current version, evaluates conditions and ranges as ever, and grants the node the
 //! bytes (`told`). These come from the cache, or through it from the origin (`source`).
 //!
+//! Where the origin leases what it says, the node says it again by itself for a while (`lease`).
+//!
 //! An origin that is no forebay does none of this; there the node verifies its clients itself and
 //! asks with credentials of its own (`foreign`).
 //!
 //! # Invariants
-//! 1. Every read is allowed by the origin at the time, for the very version that is answered.
+//! 1. Every read is allowed by the origin, for the very version that is answered: at the time, or by
+//!    a lease that has not ended; or, if the node is told so, some time before the origin went down.
 //! 2. An answer has the bytes of one version or breaks off; what changes before the first byte is
 //!    asked for again.
 //! 3. What a client sends under a name that nodes and origins use between them never reaches the
@@ -20,6 +23,8 @@ mod admin;
 mod cached;
 mod foreign;
 mod keys;
+mod lease;
+mod lend;
 mod metric;
 mod origin;
 mod outcome;
@@ -39,6 +44,9 @@ use forebay_cache::{Cache, Disk};
 use forebay_store::time::{Clock, SystemClock};
 
 pub use self::keys::NodeKeys;
+pub use self::lease::LeaseTerms;
+pub(crate) use self::outcome::{Outcome, push_cached};
+pub(crate) use self::reading::{directive, is_prestage};
 use self::service::Node;
 use crate::serve::{Listening, ServeError};
 
@@ -53,6 +61,9 @@ pub struct NodeConfig {
     pub disk: Option<Arc<Disk>>,
     /// The keys of the node's clients, if the origin is no forebay; a forebay has its own.
     pub keys: Option<NodeKeys>,
+    /// For how long reads are answered by leases of a forebay that knows the client's cluster key;
+    /// without, each read is asked for.
+    pub leases: Option<LeaseTerms>,
 }
 
 /// An S3 server that listens, and answers with what its origin has.

@@ -9,17 +9,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use forebay_cache::cluster::NODE_HEADER;
 use forebay_cache::origin::{Body, Client, OriginError};
-use forebay_cache::{Source, Version};
+use forebay_cache::{Directive, Source, Version};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Empty};
 
+use super::lease::{Leased, Leases};
+use super::outcome::Outcome;
 use super::reading::Reading;
 use super::source::Granted;
 use super::told::{self, Told};
 use super::upload::Upload;
 use crate::cluster::UNPROVEN;
 use crate::error::{Code, Result, S3Error};
+use crate::head::Found;
 use crate::reply::{self, RemoteError, ReplyBody, Response};
 
 /// The beginning of what nodes and origins say to each other.
@@ -38,6 +41,11 @@ pub(super) trait Upstream: fmt::Debug + Send + Sync + 'static {
 
     /// Finds out whether the origin is there at all.
     fn reach(&self) -> Answering<'_, ()>;
+
+    /// What is held of leases, if there can be any.
+    fn leases(&self) -> Option<&Arc<Leases>> {
+        None
+    }
 }
 
 /// What came of asking.
@@ -64,29 +72,69 @@ pub(super) struct Readable {
     pub(super) range: Range<u64>,
     /// Brings its bytes, on behalf of this client.
     pub(super) source: Arc<dyn Source>,
+    /// Who said so.
+    pub(super) by: By,
+}
+
+/// Who has allowed a read, and says the head of its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// The origin, just now.
+    Origin,
+    /// This node, by a lease; also in an answer's extensions.
+    Lease,
+    /// This node, while the origin is down; also in an answer's extensions.
+    Stale,
 }
 
 /// A forebay: it verifies what clients sign, and grants their node what they may read.
 #[derive(Clone, Debug)]
 pub(super) struct Forebay {
     client: Client,
+    leases: Option<Arc<Leases>>,
     warned: Arc<AtomicBool>,
 }
 
 impl Forebay {
-    /// The origin that this client speaks to.
-    pub(super) fn new(client: Client) -> Self {
+    /// The origin that this client speaks to, and what it leases.
+    pub(super) fn new(client: Client, leases: Option<Arc<Leases>>) -> Self {
         Self {
             client,
+            leases,
             warned: Arc::new(AtomicBool::new(false)),
         }
     }
 
     async fn ask_once(&self, reading: &Arc<Reading>) -> Result<Asked> {
-        let response = ask_for_head(&self.client, reading)
+        let Some(leases) = &self.leases else {
+            return self.ask_origin(reading).await;
+        };
+        if let Some(leased) = leases.fresh(reading) {
+            return self.leased(reading, leased, By::Lease);
+        }
+        let asked = self.ask_origin(reading).await;
+        if !is_down(&asked) {
+            leases.answered();
+            return asked;
+        }
+        match leases.stale(reading) {
+            Some(leased) => self.leased(reading, leased, By::Stale),
+            None => asked,
+        }
+    }
+
+    async fn ask_origin(&self, reading: &Arc<Reading>) -> Result<Asked> {
+        let (ask, proof) = (
+            self.leases.as_ref().map(|leases| leases.ask()),
+            prove(&self.client, reading),
+        );
+        let response = ask_with_proof(&self.client, reading, proof.clone())
             .await
             .map_err(|err| refuse(&err))?;
         let (status, headers) = (response.status(), response.headers());
+        if let (Some(leases), Some(ask)) = (&self.leases, ask) {
+            leases.take(ask, reading, &proof, headers);
+        }
         let allowed = match told::read(reading, status, headers) {
             Told::Answer => return Ok(Asked::Answer(answer(response))),
             Told::Allowed(allowed) => allowed,
@@ -104,14 +152,54 @@ impl Forebay {
         clean(&mut headers);
         let len = allowed.range.end - allowed.range.start;
         headers.insert(CONTENT_LENGTH, len.into());
-        let source = Granted::new(self.client.clone(), Arc::clone(reading), allowed.grant);
+        let grant = Some(allowed.grant);
+        let source = Granted::new(self.client.clone(), Arc::clone(reading), grant);
         Ok(Asked::Readable(Readable {
             status,
             headers,
             version: allowed.version,
             range: allowed.range,
             source: Arc::new(source),
+            by: By::Origin,
         }))
+    }
+
+    /// What is answered here; bytes that are not cached are still asked for, on the client's behalf.
+    fn leased(&self, reading: &Arc<Reading>, leased: Leased, by: By) -> Result<Asked> {
+        let Leased { found, version } = leased;
+        let (slice, headers) = match found? {
+            Found::Slice(slice, headers) => (slice, headers),
+            Found::NotModified(mut headers) => {
+                if by == By::Stale {
+                    Outcome::Stale.push(&mut headers, Directive::Use);
+                }
+                let status = StatusCode::NOT_MODIFIED;
+                let mut response = reply::with_headers(status, headers, ReplyBody::Empty);
+                response.extensions_mut().insert(by);
+                return Ok(Asked::Answer(response));
+            }
+        };
+        let source = Granted::new(self.client.clone(), Arc::clone(reading), None);
+        Ok(Asked::Readable(Readable {
+            status: slice.status(),
+            headers,
+            version,
+            range: slice.offset..slice.offset + slice.len,
+            source: Arc::new(source),
+            by,
+        }))
+    }
+}
+
+/// Whether an answer is none of the origin itself.
+fn is_down(asked: &Result<Asked>) -> bool {
+    match asked {
+        Ok(Asked::Answer(response)) => matches!(
+            response.status(),
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        ),
+        Ok(_) => false,
+        Err(error) => error.code() == Code::ServiceUnavailable,
     }
 }
 
@@ -144,6 +232,16 @@ impl Upstream for Forebay {
             Ok(())
         })
     }
+
+    fn leases(&self) -> Option<&Arc<Leases>> {
+        self.leases.as_ref()
+    }
+}
+
+/// What a node says of itself when it asks.
+fn prove(client: &Client, reading: &Reading) -> HeaderValue {
+    let proof = client.cluster_proof(&reading.method, reading.target.as_str());
+    proof.unwrap_or(HeaderValue::from_static(UNPROVEN))
 }
 
 /// Passes a read on and asks for the head of its answer.
@@ -151,20 +249,28 @@ pub(super) async fn ask_for_head(
     client: &Client,
     reading: &Reading,
 ) -> Result<http::Response<Body>, OriginError> {
+    ask_with_proof(client, reading, prove(client, reading)).await
+}
+
+async fn ask_with_proof(
+    client: &Client,
+    reading: &Reading,
+    proof: HeaderValue,
+) -> Result<http::Response<Body>, OriginError> {
     let mut request = Request::new(Empty::<Bytes>::new());
     *request.method_mut() = reading.method.clone();
     *request.uri_mut() = Uri::from(reading.target.clone());
     *request.headers_mut() = reading.headers.clone();
-    let proof = client.cluster_proof(&reading.method, reading.target.as_str());
-    let node = proof.unwrap_or(HeaderValue::from_static(UNPROVEN));
-    request.headers_mut().insert(NODE_HEADER, node);
+    request.headers_mut().insert(NODE_HEADER, proof);
     client.send(request).await
 }
 
 /// An origin's answer, for the client.
 pub(super) fn answer(response: http::Response<Body>) -> Response {
-    let (mut parts, body) = response.into_parts();
+    let (mut parts, mut body) = response.into_parts();
     clean(&mut parts.headers);
+    // However slowly clients read, there are no more of these than clients' connections.
+    body.give_back();
     let body = body.map_err(|err| {
         // The client sees a connection that breaks off.
         tracing::debug!(%err, "an origin's answer breaks off");

@@ -12,13 +12,13 @@ const OUTCOME: HeaderName = HeaderName::from_static("x-forebay-cache");
 const CACHED: HeaderName = HeaderName::from_static("x-forebay-cached");
 
 /// Says how many bytes of an object the cache has.
-pub(super) fn push_cached(headers: &mut HeaderMap, bytes: u64) {
+pub(crate) fn push_cached(headers: &mut HeaderMap, bytes: u64) {
     headers.insert(CACHED, bytes.into());
 }
 
 /// What the cache had of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// All of it.
     Hit,
     /// Some of it.
@@ -29,17 +29,20 @@ pub(super) enum Outcome {
     Bypass,
     /// It was told to get all of the object.
     Prestage,
+    /// All of it, as it was before the origin went down.
+    Stale,
 }
 
 impl Outcome {
     /// The word for it.
-    pub(super) const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Hit => "HIT",
             Self::Partial => "PARTIAL",
             Self::Miss => "MISS",
             Self::Bypass => "BYPASS",
             Self::Prestage => "PRESTAGE",
+            Self::Stale => "STALE",
         }
     }
 
@@ -52,11 +55,12 @@ impl Outcome {
             (Self::Miss, false) => "forebay; fwd=miss",
             (Self::Bypass, _) => "forebay; fwd=bypass",
             (Self::Prestage, _) => "forebay; fwd=method",
+            (Self::Stale, _) => "forebay; hit; detail=stale",
         }
     }
 
     /// Says it in an answer. What caches before this one have said stays, before it.
-    pub(super) fn push(self, headers: &mut HeaderMap, directive: Directive) {
+    pub(crate) fn push(self, headers: &mut HeaderMap, directive: Directive) {
         let status = HeaderValue::from_static(self.status(directive.fills()));
         headers.append(CACHE_STATUS, status);
         headers.insert(OUTCOME, HeaderValue::from_static(self.word()));
@@ -95,6 +99,12 @@ mod tests {
                 Directive::Bypass,
                 "forebay; fwd=bypass",
                 "BYPASS",
+            ),
+            (
+                Outcome::Stale,
+                Directive::Use,
+                "forebay; hit; detail=stale",
+                "STALE",
             ),
         ];
         for (outcome, directive, status, word) in rows {

@@ -38,10 +38,14 @@ pub(super) enum Plan {
     /// Ask the origin, say how much of the object is here, and have the rest brought in unless
     /// nothing is to be.
     Prestage(Reading, Directive),
+    /// Ask for the head alone, which may be known here.
+    Head(Reading),
     /// The client says that the cache is to be left alone.
     Bypass,
     /// Pass it on.
     Pass,
+    /// Pass it on; it may change this object, or objects of this bucket.
+    Write(String, Option<String>),
 }
 
 /// What a request is: its place in the table of calls, if it has one, and what to do.
@@ -72,7 +76,13 @@ pub(super) fn plan(parts: &Parts, has_body: bool, base_domains: &[String]) -> Pl
     let op = CALLS[index].op;
     let is_read = matches!(op, Op::GetObject | Op::HeadObject);
     if !is_read || has_body || !is_plain(&query) || is_encrypted(&parts.headers, &query) {
-        return pass(Some(index));
+        return match target.bucket {
+            Some(bucket) if !parts.method.is_safe() => Planned {
+                call: Some(index),
+                plan: Plan::Write(bucket, target.key),
+            },
+            _ => pass(Some(index)),
+        };
     }
     let (Some(bucket), Some(key), Some(path_and_query)) =
         (target.bucket, target.key, parts.uri.path_and_query())
@@ -93,6 +103,7 @@ pub(super) fn plan(parts: &Parts, has_body: bool, base_domains: &[String]) -> Pl
         _ if directive.looks() && is_prestage(&parts.headers) => {
             Plan::Prestage(reading(), directive)
         }
+        _ if directive.looks() => Plan::Head(reading()),
         _ => Plan::Pass,
     };
     Planned {
@@ -101,7 +112,8 @@ pub(super) fn plan(parts: &Parts, has_body: bool, base_domains: &[String]) -> Pl
     }
 }
 
-fn directive(headers: &HeaderMap) -> Directive {
+/// What a request says to the cache.
+pub(crate) fn directive(headers: &HeaderMap) -> Directive {
     let values = headers.get_all(CACHE_CONTROL).iter();
     Directive::parse(values.filter_map(|value| value.to_str().ok()))
 }
@@ -129,7 +141,8 @@ fn is_encrypted(headers: &HeaderMap, query: &Query) -> bool {
     headers.keys().any(|name| begins(name.as_str())) || query.iter().any(|(name, _)| begins(name))
 }
 
-fn is_prestage(headers: &HeaderMap) -> bool {
+/// Whether a `HEAD` is to have the whole object brought in.
+pub(crate) fn is_prestage(headers: &HeaderMap) -> bool {
     let mut ranges = headers.get_all(RANGE).iter().map(HeaderValue::as_bytes);
     ranges.next() == Some(PRESTAGE_RANGE.as_bytes()) && ranges.next().is_none()
 }
@@ -156,8 +169,11 @@ mod tests {
             Plan::Read(_, Directive::Bypass) => "impossible",
             Plan::Prestage(_, Directive::Use) => "prestage",
             Plan::Prestage(..) => "look",
+            Plan::Head(_) => "head",
             Plan::Bypass => "bypass",
             Plan::Pass => "pass",
+            Plan::Write(_, Some(_)) => "write",
+            Plan::Write(_, None) => "write some",
         }
     }
 
@@ -202,16 +218,19 @@ mod tests {
             ("GET", "/b/", &[], "pass"),
             ("GET", "/b?list-type=2", &[], "pass"),
             ("GET", "/", &[], "pass"),
-            ("PUT", "/b/k", &[], "pass"),
+            ("PUT", "/b/k", &[], "write"),
+            ("DELETE", "/b/k", &[], "write"),
+            ("POST", "/b?delete", &[], "write some"),
             ("PATCH", "/b/k", &[], "pass"),
-            ("HEAD", "/b/k", &[], "pass"),
+            ("HEAD", "/b/k", &[], "head"),
+            ("HEAD", "/b", &[], "pass"),
             ("HEAD", "/b/k", &[("range", "bytes=0-0")], "prestage"),
-            ("HEAD", "/b/k", &[("range", "bytes=0-1")], "pass"),
+            ("HEAD", "/b/k", &[("range", "bytes=0-1")], "head"),
             (
                 "HEAD",
                 "/b/k",
                 &[("range", "bytes=0-0"), ("range", "bytes=0-0")],
-                "pass",
+                "head",
             ),
             (
                 "HEAD",

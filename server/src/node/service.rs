@@ -11,18 +11,22 @@ use std::time::Instant;
 use forebay_cache::origin::Client;
 use forebay_cache::{Cache, Directive, Read, ReadError, Status};
 use forebay_store::time::Clock;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
 use http::{HeaderValue, Request, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::task::JoinHandle;
 
 use super::NodeConfig;
 use super::admin::{self, Admin, Reach};
 use super::cached::Cached;
 use super::foreign::Foreign;
+use super::lease::Leases;
+use super::lend::{self, Lending};
 use super::metric::NodeMetrics;
-use super::origin::{self, Asked, Forebay, Readable, Upstream};
+use super::origin::{self, Asked, By, Forebay, Readable, Upstream};
 use super::outcome::{self, Outcome};
 use super::reading::{self, Plan, Reading};
 use super::upload::Upload;
@@ -46,13 +50,26 @@ pub(super) struct Node {
     counters: Arc<NodeMetrics>,
     reach: Arc<Reach>,
     admin: axum::Router,
+    lending: Lending,
     stopping: Arc<AtomicBool>,
     marks: Marks,
     warned: AtomicBool,
+    /// Hears what ends leases.
+    _follower: Option<Follower>,
+}
+
+/// A task that ends with the node.
+#[derive(Debug)]
+struct Follower(JoinHandle<()>);
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Node {
-    /// Nothing is answered yet.
+    /// Nothing is answered yet. To be called within a runtime.
     pub(super) fn new(
         config: NodeConfig,
         cache: Cache,
@@ -60,15 +77,24 @@ impl Node {
         clock: Arc<dyn Clock>,
     ) -> std::result::Result<Self, getrandom::Error> {
         let metrics = Arc::new(Metrics::new());
-        let counters = Arc::new(NodeMetrics::new(cache.clone(), config.disk, client.clone()));
         let stopping = Arc::new(AtomicBool::new(false));
+        let domains = config.base_domains.clone();
+        let lending = Lending::new(cache.clone(), client.clone(), Arc::clone(&clock));
         let origin: Arc<dyn Upstream> = match config.keys {
-            None => Arc::new(Forebay::new(client)),
-            Some(keys) => {
-                let domains = config.base_domains.clone();
-                Arc::new(Foreign::new(client, keys, domains, clock))
+            None => {
+                let leases = config
+                    .leases
+                    .map(|terms| Leases::new(terms, &client, domains, clock).map(Arc::new));
+                Arc::new(Forebay::new(client.clone(), leases.flatten()))
             }
+            Some(keys) => Arc::new(Foreign::new(client.clone(), keys, domains, clock)),
         };
+        let leases = origin.leases().cloned();
+        let follower = leases
+            .clone()
+            .map(|leases| Follower(tokio::spawn(leases.follow(client.clone()))));
+        let counters = NodeMetrics::new(cache.clone(), config.disk, client, leases);
+        let counters = Arc::new(counters);
         let reach = Arc::new(Reach::new(Arc::clone(&origin)));
         let admin = admin::router(Admin {
             metrics: Arc::clone(&metrics),
@@ -84,9 +110,11 @@ impl Node {
             counters,
             reach,
             admin,
+            lending,
             stopping,
             marks: Marks::new()?,
             warned: AtomicBool::new(false),
+            _follower: follower,
         })
     }
 
@@ -94,6 +122,11 @@ impl Node {
         let (mut parts, incoming) = request.into_parts();
         let clear = framing::check(&parts);
         let is_clear = clear.is_ok();
+        if is_clear && lend::is_for(parts.uri.path()) {
+            let mut response = self.lending.answer(&parts, !incoming.is_end_stream());
+            self.marks.put(&mut response, &self.marks.next_id());
+            return response;
+        }
         if is_clear && parts.uri.path().starts_with("/-/") {
             let request = Request::from_parts(parts, incoming);
             let mut response = crate::admin::answer(&self.admin, request).await;
@@ -105,6 +138,7 @@ impl Node {
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
         origin::clean(&mut parts.headers);
         let (upload, end) = Upload::new(incoming);
+        let waits_for_continue = parts.headers.contains_key(EXPECT);
         let planned = reading::plan(&parts, !end.is_reached(), &self.base_domains);
         let mut trace = Trace {
             call: planned.call,
@@ -115,11 +149,20 @@ impl Node {
             Err(error) => Err(error),
         };
         let mut response = match result {
-            Ok(response) => response,
+            Ok(mut response) => {
+                if response.extensions().get::<By>().is_some() {
+                    self.marks.put(&mut response, &id);
+                }
+                response
+            }
             Err(error) => {
                 let mut response = self.marks.refusal(&error, &method, uri.path(), &id);
                 self.marks.put(&mut response, &id);
                 trace.error = Some(error);
+                // What the origin refuses it has dealt with; this is the node's own word.
+                if is_clear && !end.is_reached() && !waits_for_continue {
+                    end.drain().await;
+                }
                 response
             }
         };
@@ -142,8 +185,27 @@ impl Node {
         match plan {
             Plan::Read(reading, directive) => self.read(Arc::new(reading), directive, parts).await,
             Plan::Prestage(reading, directive) => self.prestage(Arc::new(reading), directive).await,
+            Plan::Head(reading) => self.head(Arc::new(reading), parts).await,
             Plan::Bypass => self.bypass(parts).await,
             Plan::Pass => self.pass(Request::from_parts(parts, upload)).await,
+            Plan::Write(bucket, key) => {
+                let response = self.pass(Request::from_parts(parts, upload)).await;
+                self.wrote(&bucket, key.as_deref(), &response);
+                response
+            }
+        }
+    }
+
+    /// Whatever became of a write: before its client knows, nothing that was leased before is used
+    /// any more. Of what is refused for a whole bucket, nothing can have come.
+    fn wrote(&self, bucket: &str, key: Option<&str>, response: &Result<Response>) {
+        let is_done = response
+            .as_ref()
+            .is_ok_and(|response| response.status().is_success());
+        if let Some(leases) = self.origin.leases()
+            && (key.is_some() || is_done)
+        {
+            leases.wrote(bucket, key);
         }
     }
 
@@ -176,7 +238,7 @@ impl Node {
         parts: Parts,
     ) -> Result<Response> {
         for _ in 0..ASK_MAX {
-            let readable = match self.noted(self.origin.ask(&reading).await)? {
+            let readable = match self.ask(&reading).await? {
                 Asked::Readable(readable) => readable,
                 Asked::Nothing => break,
                 Asked::Answer(mut response) => {
@@ -186,6 +248,9 @@ impl Node {
             };
             if let Some(response) = self.answer_with(readable, directive).await? {
                 return Ok(response);
+            }
+            if let Some(leases) = self.origin.leases() {
+                leases.forget(&reading.bucket, &reading.key);
             }
         }
         // It changes all the time, or the grants do not hold: the origin's own answer does.
@@ -205,10 +270,13 @@ impl Node {
             version,
             range,
             source,
+            by,
         } = readable;
         let len = range.end - range.start;
         let mut read = self.cache.read(&version, source, directive, range);
         let outcome = match read.status() {
+            Status::Hit if by == By::Stale => Outcome::Stale,
+            _ if by == By::Stale => return Err(self.not_here()),
             Status::Hit => Outcome::Hit,
             Status::Partial => Outcome::Partial,
             Status::Miss => Outcome::Miss,
@@ -231,7 +299,49 @@ impl Node {
         };
         self.counters.read(outcome, status);
         outcome.push(&mut headers, directive);
-        Ok(Some(reply::with_headers(status, headers, body)))
+        let mut response = reply::with_headers(status, headers, body);
+        said_by(&mut response, by);
+        Ok(Some(response))
+    }
+
+    /// The origin is down, and not all that is asked for is cached.
+    fn not_here(&self) -> S3Error {
+        self.counters.failed();
+        S3Error::with(
+            Code::ServiceUnavailable,
+            "This node can't reach its origin, and does not have all of what is asked for. Please try again.",
+        )
+    }
+
+    /// Passes a `HEAD` on, unless its answer is known here.
+    async fn head(&self, reading: Arc<Reading>, parts: Parts) -> Result<Response> {
+        if self.origin.leases().is_none() {
+            return self
+                .pass(Request::from_parts(parts, Upload::nothing()))
+                .await;
+        }
+        match self.ask(&reading).await? {
+            Asked::Answer(response) => Ok(response),
+            Asked::Readable(readable) => {
+                let Readable {
+                    status,
+                    mut headers,
+                    by,
+                    ..
+                } = readable;
+                if by == By::Stale {
+                    self.counters.read(Outcome::Stale, StatusCode::OK);
+                    Outcome::Stale.push(&mut headers, Directive::Use);
+                }
+                let mut response = reply::with_headers(status, headers, ReplyBody::Empty);
+                said_by(&mut response, by);
+                Ok(response)
+            }
+            Asked::Nothing => {
+                self.pass(Request::from_parts(parts, Upload::nothing()))
+                    .await
+            }
+        }
     }
 
     fn failed(&self, err: &ReadError) -> S3Error {
@@ -246,11 +356,11 @@ impl Node {
     /// Passes a `HEAD` on, says how much of the object is here, and has the rest brought in if it
     /// may be read.
     async fn prestage(&self, reading: Arc<Reading>, directive: Directive) -> Result<Response> {
-        let asked = self.noted(self.origin.ask(&reading).await)?;
-        let (readable, mut response) = match asked {
+        let (readable, mut response) = match self.ask(&reading).await? {
             Asked::Readable(readable) => {
                 let (status, headers) = (readable.status, readable.headers.clone());
-                let response = reply::with_headers(status, headers, ReplyBody::Empty);
+                let mut response = reply::with_headers(status, headers, ReplyBody::Empty);
+                said_by(&mut response, readable.by);
                 (readable, response)
             }
             Asked::Answer(response) => {
@@ -272,7 +382,9 @@ impl Node {
         }
         let cached = self.cache.present(&readable.version);
         outcome::push_cached(response.headers_mut(), cached);
-        if cached == readable.version.size {
+        if readable.by == By::Stale {
+            Outcome::Stale.push(response.headers_mut(), directive);
+        } else if cached == readable.version.size {
             Outcome::Hit.push(response.headers_mut(), directive);
         } else if directive.fills() && self.cache.prestage(&readable.version, readable.source) {
             self.counters.read(Outcome::Prestage, StatusCode::OK);
@@ -290,6 +402,24 @@ impl Node {
         }
     }
 
+    /// Asks whether a client may read, and what.
+    async fn ask(&self, reading: &Arc<Reading>) -> Result<Asked> {
+        let asked = self.origin.ask(reading).await;
+        let by = match &asked {
+            Ok(Asked::Readable(readable)) => readable.by,
+            Ok(Asked::Answer(response)) => {
+                let by = response.extensions().get::<By>();
+                by.copied().unwrap_or(By::Origin)
+            }
+            Ok(Asked::Nothing) | Err(_) => By::Origin,
+        };
+        if by == By::Origin {
+            self.noted(asked)
+        } else {
+            asked
+        }
+    }
+
     /// Notes whether the origin answered.
     fn noted<T>(&self, result: Result<T>) -> Result<T> {
         match &result {
@@ -298,6 +428,13 @@ impl Node {
             Err(_) => {}
         }
         result
+    }
+}
+
+/// Marks an answer that was not made of one of the origin's.
+fn said_by(response: &mut Response, by: By) {
+    if by != By::Origin {
+        response.extensions_mut().insert(by);
     }
 }
 

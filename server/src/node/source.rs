@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use forebay_cache::origin::{Authorization, Client};
 use forebay_cache::sign::{encode, encode_path};
-use forebay_cache::{Chunks, FetchError, Fetching, Source, Version};
+use forebay_cache::{Authorizing, Chunks, FetchError, Fetching, Source, Version};
 use futures_util::{StreamExt as _, stream};
 use http::header::IF_MATCH;
 use http::uri::PathAndQuery;
@@ -41,8 +41,9 @@ impl fmt::Debug for Token {
 struct Inner {
     client: Client,
     reading: Arc<Reading>,
-    /// Held while it is renewed, so that others wait for it and do not renew it themselves.
-    token: Mutex<Token>,
+    /// None before it is first needed. Held while it is renewed, so that others wait for it and do
+    /// not renew it themselves.
+    token: Mutex<Option<Token>>,
 }
 
 /// Fetches bytes with what the origin has granted one client.
@@ -50,12 +51,12 @@ struct Inner {
 pub(super) struct Granted(Arc<Inner>);
 
 impl Granted {
-    /// With a grant that was just given for this read.
-    pub(super) fn new(client: Client, reading: Arc<Reading>, grant: HeaderValue) -> Self {
-        let token = Token {
-            value: grant,
+    /// With a grant that was just given for this read; without, one is asked for when it is needed.
+    pub(super) fn new(client: Client, reading: Arc<Reading>, grant: Option<HeaderValue>) -> Self {
+        let token = grant.map(|value| Token {
+            value,
             got_at: Instant::now(),
-        };
+        });
         Self(Arc::new(Inner {
             client,
             reading,
@@ -65,11 +66,20 @@ impl Granted {
 
     /// A token that the origin will take, unless it is another process by now.
     async fn token(&self, version: &Arc<Version>) -> Result<Token, FetchError> {
-        let mut token = self.0.token.lock().await;
-        if token.got_at.elapsed() > RENEW_AFTER {
-            *token = self.renew(version, &token).await?;
-        }
-        Ok(token.clone())
+        let mut held = self.0.token.lock().await;
+        let token = match held.take() {
+            None => self.ask(version, &self.0.reading).await?,
+            Some(old) if old.got_at.elapsed() > RENEW_AFTER => {
+                let renewed = self.renew(version, &old).await;
+                if renewed.is_err() {
+                    *held = Some(old);
+                }
+                renewed?
+            }
+            Some(token) => token,
+        };
+        *held = Some(token.clone());
+        Ok(token)
     }
 
     /// Another token than the one that was refused.
@@ -78,11 +88,15 @@ impl Granted {
         version: &Arc<Version>,
         refused: &Token,
     ) -> Result<Token, FetchError> {
-        let mut token = self.0.token.lock().await;
-        if token.value == refused.value {
-            *token = self.ask(version, &self.0.reading).await?;
+        let mut held = self.0.token.lock().await;
+        match &*held {
+            Some(token) if token.value != refused.value => Ok(token.clone()),
+            _ => {
+                let token = self.ask(version, &self.0.reading).await?;
+                *held = Some(token.clone());
+                Ok(token)
+            }
         }
-        Ok(token.clone())
     }
 
     /// By the old token, which the origin knows for longer than it lets it fetch; if that is over,
@@ -212,6 +226,15 @@ impl Source for Granted {
                 transfer.next().await.map(|chunk| (chunk, transfer))
             });
             Ok(Box::pin(chunks) as Chunks)
+        })
+    }
+
+    fn authorize(&self, version: &Arc<Version>) -> Authorizing {
+        let (source, version) = (self.clone(), Arc::clone(version));
+        Box::pin(async move {
+            let token = source.token(&version).await?;
+            let token = token.value.to_str().ok();
+            Ok(token.map(|token| Authorization::Grant(token.to_owned())))
         })
     }
 }

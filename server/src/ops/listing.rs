@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 
-use forebay_store::api::{List, ListAfter, ListItem, ListPage};
-use forebay_store::entry::{Bucket, ListedEntry};
+use forebay_store::api::{HeadItem, HeadPage, List, ListAfter, ListItem, ListPage};
+use forebay_store::entry::{Bucket, Entry, ListedEntry};
 use forebay_store::name::AccountId;
+use http::HeaderMap;
+use http::header::{CACHE_CONTROL, EXPIRES};
 
 use super::Context;
 use super::buckets::millis;
 use crate::auth::Authenticated;
 use crate::checksum::{algorithm_name, type_name};
 use crate::error::{Result, S3Error};
+use crate::header;
 use crate::listing::{self, Encoding};
 use crate::reply::{self, Response};
 use crate::time;
@@ -36,6 +39,16 @@ impl<'r> Asked<'r> {
         })
     }
 
+    fn list(&self, bucket: &Bucket, after: Option<ListAfter>) -> List {
+        List {
+            bucket: bucket.id,
+            prefix: self.prefix.to_owned(),
+            delimiter: self.delimiter.map(str::to_owned),
+            after,
+            limit: self.limit,
+        }
+    }
+
     async fn page(
         &self,
         cx: &Context<'_>,
@@ -45,14 +58,19 @@ impl<'r> Asked<'r> {
         if self.limit == 0 {
             return Ok(ListPage::default());
         }
-        let list = List {
-            bucket: bucket.id,
-            prefix: self.prefix.to_owned(),
-            delimiter: self.delimiter.map(str::to_owned),
-            after,
-            limit: self.limit,
-        };
-        Ok(cx.objects().list(list).await?)
+        Ok(cx.objects().list(self.list(bucket, after)).await?)
+    }
+
+    async fn head_page(
+        &self,
+        cx: &Context<'_>,
+        bucket: &Bucket,
+        after: Option<ListAfter>,
+    ) -> Result<HeadPage> {
+        if self.limit == 0 {
+            return Ok(HeadPage::default());
+        }
+        Ok(cx.objects().list_heads(self.list(bucket, after)).await?)
     }
 
     fn text(&self, text: &str) -> String {
@@ -64,8 +82,32 @@ impl<'r> Asked<'r> {
     }
 
     fn common_prefix(&self, prefix: &str) -> CommonPrefix {
-        let prefix = self.text(prefix);
-        CommonPrefix { prefix }
+        CommonPrefix {
+            prefix: self.text(prefix),
+            marker: None,
+        }
+    }
+
+    fn contents(&self, entry: &ListedEntry, owner: Option<Owner>) -> Contents {
+        Contents {
+            key: self.text(entry.key.as_str()),
+            last_modified: time::iso8601(millis(entry.modified_at)),
+            etag: format!("\"{}\"", entry.etag),
+            checksum_algorithm: entry.checksum.map(|checksum| algorithm_name(checksum.0)),
+            checksum_type: entry.checksum.map(|checksum| type_name(checksum.1)),
+            size: entry.size,
+            owner,
+            storage_class: storage_class(entry),
+            head: None,
+        }
+    }
+
+    /// Contents with what `HeadObject` says besides.
+    fn head(&self, entry: &Entry) -> Contents {
+        Contents {
+            head: Some(head_text(entry)),
+            ..self.contents(&entry.listed(), None)
+        }
     }
 
     /// Where a marker says to begin.
@@ -123,16 +165,10 @@ fn bucket_result(
     for item in &page.items {
         match item {
             ListItem::CommonPrefix(prefix) => common_prefixes.push(asked.common_prefix(prefix)),
-            ListItem::Entry(entry) => contents.push(Contents {
-                key: asked.text(entry.key.as_str()),
-                last_modified: time::iso8601(millis(entry.modified_at)),
-                etag: format!("\"{}\"", entry.etag),
-                checksum_algorithm: entry.checksum.map(|checksum| algorithm_name(checksum.0)),
-                checksum_type: entry.checksum.map(|checksum| type_name(checksum.1)),
-                size: entry.size,
-                owner: with_owner.then(|| owners.get(&entry.owner)),
-                storage_class: storage_class(entry),
-            }),
+            ListItem::Entry(entry) => {
+                let owner = with_owner.then(|| owners.get(&entry.owner));
+                contents.push(asked.contents(entry, owner));
+            }
         }
     }
     ListBucketResult {
@@ -174,6 +210,9 @@ pub(super) async fn v2(cx: &Context<'_>, auth: &Authenticated) -> Result<Respons
         Some(token) => Some(listing::parse_token(token)?),
         None => start_after.map(|key| ListAfter::Key(key.to_owned())),
     };
+    if query.has("forebay-heads") {
+        return with_heads(cx, &bucket, &asked, after).await;
+    }
     let page = asked.page(cx, &bucket, after).await?;
     let with_owner = query
         .get("fetch-owner")
@@ -186,6 +225,50 @@ pub(super) async fn v2(cx: &Context<'_>, auth: &Authenticated) -> Result<Respons
         ..bucket_result(cx, &bucket, &asked, &page, with_owner)
     };
     Ok(reply::xml(write::document("ListBucketResult", &document)))
+}
+
+/// `ListObjectsV2` for a mount: of each object also what `HeadObject` says.
+async fn with_heads(
+    cx: &Context<'_>,
+    bucket: &Bucket,
+    asked: &Asked<'_>,
+    after: Option<ListAfter>,
+) -> Result<Response> {
+    let page = asked.head_page(cx, bucket, after).await?;
+    let (mut contents, mut common_prefixes) = (Vec::new(), Vec::new());
+    for item in &page.items {
+        match item {
+            HeadItem::Entry(entry) => contents.push(asked.head(entry)),
+            HeadItem::CommonPrefix(prefix, marker) => common_prefixes.push(CommonPrefix {
+                marker: marker.as_deref().map(|marker| asked.head(marker)),
+                ..asked.common_prefix(prefix)
+            }),
+        }
+    }
+    let document = ListBucketResult {
+        next_continuation_token: page.next.as_ref().map(listing::token),
+        key_count: Some(page.items.len()),
+        heads: Some(true),
+        is_truncated: page.next.is_some(),
+        contents,
+        common_prefixes,
+        ..bucket_result(cx, bucket, asked, &ListPage::default(), false)
+    };
+    Ok(reply::xml(write::document("ListBucketResult", &document)))
+}
+
+/// The headers by which `HeadObject` tells what comes with an object, as the pairs of a query.
+fn head_text(entry: &Entry) -> String {
+    let mut headers = HeaderMap::new();
+    header::push_kept(&mut headers, entry);
+    let kept = &entry.attributes.headers;
+    header::push_text(&mut headers, CACHE_CONTROL, kept.cache_control.as_deref());
+    header::push_text(&mut headers, EXPIRES, kept.expires.as_deref());
+    let pairs = headers.iter().map(|(name, value)| {
+        let value = listing::url_encode(value.as_bytes());
+        format!("{name}={value}")
+    });
+    pairs.collect::<Vec<_>>().join("&")
 }
 
 /// `ListObjectVersions`: no bucket has versions, so every object is its own latest, `null`.

@@ -12,6 +12,7 @@ mod listing;
 mod multipart;
 mod objects;
 mod settings;
+mod tree;
 mod uploads;
 
 use std::sync::Arc;
@@ -78,6 +79,8 @@ pub(crate) async fn run(
         Op::AbortMultipartUpload => multipart::abort(cx, &auth).await,
         Op::ListParts => uploads::parts(cx, &auth).await,
         Op::ListMultipartUploads => uploads::list(cx, &auth).await,
+        Op::Space => tree::space(cx, &auth),
+        Op::RenamePath => tree::rename(cx, &auth).await,
         Op::NotBuilt => not_built(cx, &auth),
     }
 }

@@ -6,18 +6,20 @@ use forebay_store::api::{Durability, Publish};
 use forebay_store::digest::{Checksum, ChecksumAlgorithm, ChecksumType};
 use forebay_store::entry::{Bucket, Entry};
 use forebay_store::name::{ObjectKey, VersionId};
+use forebay_store::rule::directive::Directive;
 use forebay_store::rule::precondition::Precondition;
 use forebay_store::{Content, Error};
-use http::header::{ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, ETAG, RANGE};
+use http::header::{ALLOW, ETAG, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::{Context, granting};
 use crate::auth::{Authenticated, Mechanism};
 use crate::body::{Plan, RequestBody};
-use crate::condition::{self, Verdict};
+use crate::condition;
 use crate::error::{Code, Result, S3Error};
-use crate::header::{self, text};
-use crate::range::{self, Ranged};
+use crate::head::{self, Found, ReadHead, Slice};
+use crate::header;
+use crate::node::directive;
 use crate::reply::{self, ReplyBody, Response};
 use crate::{checksum, target};
 
@@ -75,78 +77,94 @@ pub(super) fn push_version(headers: &mut HeaderMap, entry: &Entry) {
     );
 }
 
-/// What of an object is asked for.
-#[derive(Clone, Copy, Debug)]
-struct Slice {
-    offset: u64,
-    len: u64,
-    /// 206, and not 200.
-    partial: bool,
-    /// Place in the entry's parts.
-    part: Option<usize>,
-}
-
-/// Head of an answer, and what follows it.
-enum Found {
-    NotModified(Response),
-    Slice(Arc<Entry>, Slice, HeaderMap),
-}
-
 /// `GetObject`.
 pub(super) async fn get(cx: &Context<'_>, auth: &Authenticated) -> Result<Response> {
     for _ in 0..LOOK_AGAIN_MAX {
-        let (entry, slice, headers) = match find(cx, auth).await? {
-            Found::NotModified(response) => return Ok(response),
-            Found::Slice(entry, slice, headers) => (entry, slice, headers),
+        let (found, entry) = find(cx, auth).await?;
+        let (slice, mut headers) = match found {
+            Found::NotModified(headers) => return Ok(not_modified(cx, auth, &entry, headers)),
+            Found::Slice(slice, headers) => (slice, headers),
         };
         if granting::grants(cx, auth) {
             let headers = granting::head(cx, auth, &entry, slice.len, headers);
             return Ok(reply::with_headers(
-                status(slice),
+                slice.status(),
                 headers,
                 ReplyBody::Empty,
             ));
         }
-        let content: Content = match cx.objects().open(&entry) {
-            Ok(content) => content,
+        let body = match &cx.service.tier {
+            None => plain(cx, &entry, slice),
+            Some(tier) => {
+                let range = (slice.offset, slice.len);
+                let answer = (slice.status(), &mut headers);
+                tier.body(&entry, &cx.request.headers, range, answer)
+            }
+        };
+        let body = match body {
+            Ok(body) => body,
             Err(Error::Superseded(_)) => continue,
             Err(error) => return Err(error.into()),
         };
-        let body = match slice.len {
-            0 => ReplyBody::Empty,
-            len => ReplyBody::Content(content.range(slice.offset, len)),
-        };
-        return Ok(reply::with_headers(status(slice), headers, body));
+        return Ok(reply::with_headers(slice.status(), headers, body));
     }
     Err(Code::SlowDown.into())
 }
 
+/// The bytes that are asked for, out of the store's own files.
+fn plain(
+    cx: &Context<'_>,
+    entry: &Arc<Entry>,
+    slice: Slice,
+) -> forebay_store::error::Result<ReplyBody> {
+    let content = said(cx, cx.objects().open(entry)?);
+    Ok(match slice.len {
+        0 => ReplyBody::Empty,
+        len => ReplyBody::Content(content.range(slice.offset, len)),
+    })
+}
+
+/// Bytes for who says something of the cache, which here is the page cache: as with a node, only
+/// what the request says counts.
+fn said(cx: &Context<'_>, content: Content) -> Content {
+    match directive(&cx.request.headers) {
+        Directive::Use => content,
+        directive => content.with(directive),
+    }
+}
+
 /// `HeadObject`.
 pub(super) async fn head(cx: &Context<'_>, auth: &Authenticated) -> Result<Response> {
-    match find(cx, auth).await? {
-        Found::NotModified(response) => Ok(response),
-        Found::Slice(entry, slice, mut headers) => {
-            if granting::grants(cx, auth) {
-                granting::push(cx, auth, &entry, &mut headers);
-            }
-            Ok(reply::with_headers(
-                status(slice),
-                headers,
-                ReplyBody::Empty,
-            ))
-        }
+    let (found, entry) = find(cx, auth).await?;
+    let (slice, mut headers) = match found {
+        Found::NotModified(headers) => return Ok(not_modified(cx, auth, &entry, headers)),
+        Found::Slice(slice, headers) => (slice, headers),
+    };
+    if granting::grants(cx, auth) {
+        granting::push(cx, auth, &entry, &mut headers);
+    } else if let Some(tier) = &cx.service.tier {
+        tier.head(&entry, &cx.request.headers, &mut headers)?;
     }
+    Ok(reply::with_headers(
+        slice.status(),
+        headers,
+        ReplyBody::Empty,
+    ))
 }
 
-fn status(slice: Slice) -> StatusCode {
-    if slice.partial {
-        StatusCode::PARTIAL_CONTENT
-    } else {
-        StatusCode::OK
-    }
+/// 304; a node may say it again by itself.
+fn not_modified(
+    cx: &Context<'_>,
+    auth: &Authenticated,
+    entry: &Entry,
+    mut headers: HeaderMap,
+) -> Response {
+    granting::push_lease(cx, auth, entry, &mut headers);
+    reply::with_headers(StatusCode::NOT_MODIFIED, headers, ReplyBody::Empty)
 }
 
-async fn find(cx: &Context<'_>, auth: &Authenticated) -> Result<Found> {
+/// What a read comes to, and of which version.
+async fn find(cx: &Context<'_>, auth: &Authenticated) -> Result<(Found, Arc<Entry>)> {
     let request = cx.request;
     let bucket = cx.bucket(auth)?;
     if header::has_overrides(&request.query) && auth.mechanism() == Mechanism::None {
@@ -157,36 +175,13 @@ async fn find(cx: &Context<'_>, auth: &Authenticated) -> Result<Found> {
     header::refuse_encryption_on_read(&request.headers)?;
     let part_number = part_number(cx)?;
     let entry = entry(cx, &bucket).await?;
-    match condition::check(&request.headers, &condition::READ, &entry, request.now_s) {
-        Verdict::Proceed => {}
-        Verdict::Failed(condition) => return Err(condition::failed(condition)),
-        Verdict::NotModified => {
-            let mut headers = HeaderMap::new();
-            header::push_validators(&mut headers, &entry);
-            let response = reply::with_headers(StatusCode::NOT_MODIFIED, headers, ReplyBody::Empty);
-            return Ok(Found::NotModified(response));
-        }
-    }
-    let slice = match part_number {
-        Some(number) => part_slice(&entry, number)?,
-        None => range_slice(&request.headers, &entry)?,
+    let read = ReadHead {
+        headers: &request.headers,
+        query: &request.query,
+        part_number,
+        now_s: request.now_s,
     };
-    let mut headers = HeaderMap::with_capacity(24);
-    header::push_object(&mut headers, &entry);
-    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CONTENT_LENGTH, slice.len.into());
-    if slice.partial {
-        let last = slice.offset + slice.len - 1;
-        let value = format!("bytes {}-{last}/{}", slice.offset, entry.size);
-        header::push_text(&mut headers, CONTENT_RANGE, Some(&value));
-    }
-    if part_number.is_some() && !entry.parts.is_empty() {
-        let name = HeaderName::from_static("x-amz-mp-parts-count");
-        headers.insert(name, entry.parts.len().into());
-    }
-    push_checksum(&mut headers, &request.headers, &entry, slice);
-    header::push_overrides(&mut headers, &request.query)?;
-    Ok(Found::Slice(entry, slice, headers))
+    Ok((head::of(&entry, &read)?, entry))
 }
 
 fn part_number(cx: &Context<'_>) -> Result<Option<u16>> {
@@ -213,85 +208,6 @@ pub(super) fn parse_part_number(text: &str) -> Result<u16> {
             text,
             "Part number must be an integer between 1 and 10000, inclusive",
         )),
-    }
-}
-
-fn part_slice(entry: &Entry, number: u16) -> Result<Slice> {
-    let mut offset = 0;
-    for (index, part) in entry.parts.iter().enumerate() {
-        if part.number == number {
-            return Ok(Slice {
-                offset,
-                len: part.size,
-                partial: part.size > 0,
-                part: Some(index),
-            });
-        }
-        offset += part.size;
-    }
-    if entry.parts.is_empty() && number == 1 {
-        return Ok(Slice {
-            offset: 0,
-            len: entry.size,
-            partial: entry.size > 0,
-            part: None,
-        });
-    }
-    Err(S3Error::new(Code::InvalidPartNumber)
-        .field("ActualPartCount", entry.parts.len().max(1).to_string())
-        .field("PartNumberRequested", number.to_string()))
-}
-
-fn range_slice(headers: &HeaderMap, entry: &Entry) -> Result<Slice> {
-    let whole = Slice {
-        offset: 0,
-        len: entry.size,
-        partial: false,
-        part: None,
-    };
-    let Some(asked) = text(headers, "range")?.filter(|_| condition::range_counts(headers, entry))
-    else {
-        return Ok(whole);
-    };
-    match range::parse(asked, entry.size) {
-        Ranged::Whole => Ok(whole),
-        Ranged::Part { offset, len } => Ok(Slice {
-            offset,
-            len,
-            partial: true,
-            part: None,
-        }),
-        Ranged::Unsatisfiable => {
-            let size = entry.size.to_string();
-            let value =
-                HeaderValue::from_str(&format!("bytes */{size}")).expect("digits are ASCII");
-            Err(S3Error::new(Code::InvalidRange)
-                .field("RangeRequested", asked)
-                .field("ActualObjectSize", size)
-                .header(CONTENT_RANGE, value))
-        }
-    }
-}
-
-/// Adds the checksum of what is answered, if it was asked for and is known: of the whole, or of a
-/// part.
-fn push_checksum(headers: &mut HeaderMap, asked: &HeaderMap, entry: &Entry, slice: Slice) {
-    let enabled = asked
-        .get("x-amz-checksum-mode")
-        .is_some_and(|mode| mode.as_bytes().eq_ignore_ascii_case(b"ENABLED"));
-    let (true, Some(checksum)) = (enabled, &entry.checksum) else {
-        return;
-    };
-    match slice.part {
-        Some(index) => {
-            if let Some(value) = &entry.parts[index].checksum {
-                checksum::push_value(headers, checksum.algorithm, &checksum::part_text(value));
-                let kind = HeaderValue::from_static(checksum::type_name(checksum.kind));
-                headers.insert(HeaderName::from_static("x-amz-checksum-type"), kind);
-            }
-        }
-        None if slice.len == entry.size => checksum::push_headers(headers, checksum),
-        None => {}
     }
 }
 

@@ -148,6 +148,7 @@ pub(super) async fn list(cx: &Context<'_>, auth: &Authenticated) -> Result<Respo
         uploads,
         common_prefixes: common
             .map(|prefix| CommonPrefix {
+                marker: None,
                 prefix: encoding.text(prefix),
             })
             .collect(),

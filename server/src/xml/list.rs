@@ -20,6 +20,9 @@ pub(crate) struct Contents {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) owner: Option<Owner>,
     pub(crate) storage_class: String,
+    /// What `HeadObject` says besides, for mounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) head: Option<String>,
 }
 
 /// One common prefix.
@@ -27,6 +30,9 @@ pub(crate) struct Contents {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct CommonPrefix {
     pub(crate) prefix: String,
+    /// The object of just that key, for mounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) marker: Option<Contents>,
 }
 
 /// `ListObjects` and `ListObjectsV2`.
@@ -49,6 +55,10 @@ pub(crate) struct ListBucketResult {
     pub(crate) next_continuation_token: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key_count: Option<usize>,
+    /// Whether what `HeadObject` says is told too, of objects and of those that are common
+    /// prefixes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) heads: Option<bool>,
     pub(crate) max_keys: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) delimiter: Option<String>,

@@ -70,6 +70,22 @@ pub(crate) struct LocationConstraint {
     pub(crate) location: Option<String>,
 }
 
+/// How much space there is; all of it in bytes, but for the last.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Space {
+    pub(crate) total: u64,
+    pub(crate) available: u64,
+    pub(crate) inodes_available: u64,
+}
+
+/// That something has another name.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Renamed {
+    pub(crate) from: String,
+}
+
 /// `GetBucketAcl` and `GetObjectAcl`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "PascalCase")]

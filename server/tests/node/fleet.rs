@@ -9,7 +9,7 @@ use forebay_cache::cluster::ClusterKey;
 use forebay_cache::origin::{ClientConfig, Deadlines, Endpoint, Retries};
 use forebay_cache::sign::Credentials;
 use forebay_cache::{Cache, Disk, DiskConfig, FetchConfig, origin};
-use forebay_server::{NodeConfig, NodeKeys, NodeServer};
+use forebay_server::{LeaseTerms, NodeConfig, NodeKeys, NodeServer};
 use forebay_store::entry::Secret;
 use forebay_store::time::Clock;
 
@@ -41,6 +41,7 @@ impl Node {
     pub(super) fn start(
         origin: SocketAddr,
         kind: Kind,
+        leases: Option<LeaseTerms>,
         clock: Arc<dyn Clock>,
         disk: Arc<Disk>,
     ) -> Self {
@@ -81,6 +82,7 @@ impl Node {
                     base_domains: vec![HOST.to_owned()],
                     disk: Some(disk),
                     keys,
+                    leases,
                 };
                 let node = NodeServer::bind_with_clock(config, cache, client, clock).await;
                 let node = node.expect("a free port");
@@ -123,6 +125,30 @@ impl Fleet {
     }
 
     pub(super) fn start_with(kind: Kind) -> Self {
+        Self::build(kind, None)
+    }
+
+    /// A node that answers by itself what it may; it has heard the change feed.
+    pub(super) fn start_leased(terms: LeaseTerms) -> Self {
+        let fleet = Self::build(Kind::Forebay(Some(cluster_key())), Some(terms));
+        fleet.wait_for_metric("forebay_lease_feed_up", 1);
+        fleet
+    }
+
+    /// What the node counts, by its whole name.
+    pub(super) fn metric(&self, name: &str) -> Option<u64> {
+        let request = format!("GET /-/metrics HTTP/1.1\r\nhost: {HOST}\r\n\r\n");
+        let text = self.connect().call(request.as_bytes()).body;
+        let text = String::from_utf8(text).expect("it is text");
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    pub(super) fn wait_for_metric(&self, name: &str, value: u64) {
+        wait_until(name, || self.metric(name) == Some(value));
+    }
+
+    fn build(kind: Kind, leases: Option<LeaseTerms>) -> Self {
         let origin = Running::with_bucket();
         let store = origin.store();
         let key = (NODE_KEY.to_owned(), Secret(NODE_SECRET.to_owned()));
@@ -134,7 +160,7 @@ impl Fleet {
         let config = DiskConfig::new(dir.path(), 1 << 30, "http://origin");
         let disk = Arc::new(Disk::open(&config).expect("a new cache"));
         let clock: Arc<dyn Clock> = Arc::<crate::harness::StoppedClock>::clone(&origin.clock);
-        let node = Node::start(tap.addr, kind, clock, Arc::clone(&disk));
+        let node = Node::start(tap.addr, kind, leases, clock, Arc::clone(&disk));
         Self {
             node,
             tap,
@@ -191,6 +217,15 @@ impl Fleet {
         let again = self.get(target, &[]);
         assert_eq!(outcome(&again), Some("HIT"));
         self.tap.take();
+    }
+}
+
+/// Waits until something holds; ten seconds at most.
+pub(super) fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let began_at = Instant::now();
+    while !holds() {
+        assert!(began_at.elapsed() < Duration::from_secs(10), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -4,6 +4,7 @@ mod calls;
 mod directives;
 mod fleet;
 mod foreign;
+mod leases;
 mod reads;
 mod tap;
 mod trouble;

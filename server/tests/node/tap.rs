@@ -26,9 +26,14 @@ impl Seen {
         line.trim_end_matches(" HTTP/1.1")
     }
 
+    /// Whether it asks for changes.
+    pub(super) fn is_feed(&self) -> bool {
+        self.line().contains(" /-/changes")
+    }
+
     /// Whether it asks for a head.
     pub(super) fn is_ask(&self) -> bool {
-        self.header("x-forebay-node").is_some()
+        self.header("x-forebay-node").is_some() && !self.is_feed()
     }
 
     /// How many bytes it fetches by a grant.
@@ -49,6 +54,7 @@ struct State {
     to: SocketAddr,
     is_cut: bool,
     is_held: bool,
+    is_feed_held: bool,
     seen: Vec<Seen>,
     open: Vec<TcpStream>,
     /// Called before a request that this is true of is sent on.
@@ -79,6 +85,7 @@ impl Tap {
                 to: origin,
                 is_cut: false,
                 is_held: false,
+                is_feed_held: false,
                 seen: Vec::new(),
                 open: Vec::new(),
                 before: None,
@@ -113,6 +120,11 @@ impl Tap {
     /// Lets new connections wait until it leads elsewhere.
     pub(super) fn hold(&self) {
         self.state().is_held = true;
+    }
+
+    /// Whether requests for changes wait here, without an answer.
+    pub(super) fn hold_feed(&self, is_held: bool) {
+        self.state().is_feed_held = is_held;
     }
 
     /// Lets nothing through.
@@ -202,6 +214,9 @@ impl Tap {
             state.seen.push(seen.clone());
             state.before.take()
         };
+        while seen.is_feed() && self.state().is_feed_held {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         // Without the lock: what it does may come by here.
         if let Some(mut hook) = hook {
             (hook.0)(seen);

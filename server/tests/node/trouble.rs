@@ -5,7 +5,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::fleet::{Fleet, MIB, asked, content, outcome};
-use crate::harness::{Client, HOST, signed};
+use crate::harness::{Client, HOST, SECRET, signed, signed_head};
 
 #[test]
 fn a_dead_origin_is_said_quickly() {
@@ -37,6 +37,32 @@ fn a_dead_origin_is_said_quickly() {
             assert_eq!(answer.header("content-type"), Some("application/xml"));
         }
     }
+}
+
+#[test]
+fn a_small_body_that_nobody_takes_is_read_before_it_is_refused() {
+    let fleet = Fleet::start();
+    fleet.tap.cut();
+    let mut client = fleet.connect();
+    for _ in 0..3 {
+        let answer = client.call(&signed("PUT", "/bkt/k", &[], &content(300_000, 1)));
+        assert_eq!(answer.status, 503);
+        assert_eq!(answer.header("connection"), None, "it can go on");
+    }
+    let large = content(4 * MIB, 1);
+    let head = signed_head(
+        "PUT",
+        "/bkt/k",
+        &[("content-length", &large.len().to_string())],
+        "UNSIGNED-PAYLOAD",
+        SECRET,
+    );
+    client.send(&head);
+    let answer = client.answer(false);
+    assert_eq!(
+        (answer.status, answer.header("connection")),
+        (503, Some("close"))
+    );
 }
 
 #[test]

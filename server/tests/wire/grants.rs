@@ -1,10 +1,11 @@
 //! What an origin tells a node: heads, grants, and bytes for them.
 
+use forebay_store::entry::Secret;
 use forebay_store::time::Timestamp;
 use http::Method;
 
 use super::harness::{
-    Answer, Client, HOST, MIDNIGHT, Running, SECRET, cluster_key, signed, signed_head,
+    Answer, Client, HOST, KEY, MIDNIGHT, Running, SECRET, cluster_key, signed, signed_head,
 };
 
 const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -307,4 +308,60 @@ fn a_grant_expires_and_is_renewed_before() {
     }
     server.set_clock(3_601);
     assert_eq!(fetch(&mut client, "/bkt/k", &last, &[node]).status, 403);
+}
+
+#[test]
+fn a_grant_ends_with_the_key_that_it_goes_back_to() {
+    let (server, mut client) = server();
+    let node = ("x-forebay-node", "1");
+    let token = grant(&client.call(&passed_on("GET", "/bkt/k", &[], &[node])));
+    assert_eq!(fetch(&mut client, "/bkt/k", &token, &[]).status, 206);
+    let store = server.store();
+    store.remove_key_blocking(KEY).expect("it is there");
+    for headers in [&[][..], &[node]] {
+        let refused = fetch(&mut client, "/bkt/k", &token, headers);
+        assert_eq!(
+            (refused.status, refused.code().as_str()),
+            (403, "AccessDenied")
+        );
+    }
+    // One made anew under its id is another key.
+    server.set_clock(1);
+    let again = Some((KEY.to_owned(), Secret(SECRET.to_owned())));
+    let root = store.root_account();
+    store.create_key_blocking(root, again).expect("a new key");
+    assert_eq!(fetch(&mut client, "/bkt/k", &token, &[]).status, 403);
+    let token = grant(&client.call(&passed_on("GET", "/bkt/k", &[], &[node])));
+    assert_eq!(fetch(&mut client, "/bkt/k", &token, &[]).status, 206);
+}
+
+#[test]
+fn a_lease_is_for_nodes_that_prove_the_clusters_key() {
+    let (_server, mut client) = server();
+    let lease = |answer: &Answer| answer.header("x-forebay-lease").map(str::to_owned);
+    let proof = proof(&Method::GET, "/bkt/k", 0);
+    let proven = ("x-forebay-node", &*proof);
+    let read = passed_on("GET", "/bkt/k", &[], &[proven]);
+    let first = client.call(&read);
+    let (first_lease, second) = (lease(&first), lease(&client.call(&read)));
+    assert!(first_lease.is_some() && first_lease != second);
+    let etag = first.header("etag").expect("it has one").to_owned();
+    let same = passed_on("GET", "/bkt/k", &[], &[proven, ("if-none-match", &etag)]);
+    let same = client.call(&same);
+    assert_eq!(same.status, 304);
+    assert!(lease(&same).is_some());
+    // Who signs nothing has no key to be told.
+    let renewed = [
+        proven,
+        ("x-forebay-grant", &grant(&first)),
+        ("if-match", &etag),
+    ];
+    let renewed = client.call(&bare("GET", "/bkt/k", &renewed));
+    assert_eq!((renewed.status, lease(&renewed)), (200, None));
+    for unproven in [&[][..], &[("x-forebay-node", "1")]] {
+        let answer = client.call(&passed_on("GET", "/bkt/k", &[], unproven));
+        assert_eq!((answer.status, lease(&answer)), (200, None));
+    }
+    let missing = passed_on("GET", "/bkt/none", &[], &[proven]);
+    assert_eq!(lease(&client.call(&missing)), None);
 }

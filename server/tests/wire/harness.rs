@@ -122,6 +122,11 @@ impl Running {
         self.store.as_ref().expect("it runs")
     }
 
+    /// Where it stores.
+    pub(crate) fn data(&self) -> &std::path::Path {
+        self.data.path()
+    }
+
     fn end(&mut self) {
         drop((self.stop.take(), self.store.take()));
         if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)

@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         dir_mode: 0o755,
         threads,
         close: CloseMode::Deferred,
+        cache: forebay_store::rule::directive::Directive::default(),
     };
     let files: Arc<dyn Files> = Arc::new(store.clone());
     let mount = Mount::start(config, files, runtime.handle().clone())?;

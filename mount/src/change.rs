@@ -26,10 +26,11 @@ impl View {
         let mut change = *change;
         if let Some(size) = change.size {
             self.truncate(ino, size)?;
-            if caller.uid != 0 && change.mode.is_none() {
-                let mode = self.known(ino)?.attr.mode;
-                change.mode = Some(without_privileges(mode)).filter(|less| *less != mode);
-            }
+        }
+        if change.mode.is_none() && takes_privileges(&change, caller) {
+            let Attr { mode, .. } = self.known(ino)?.attr;
+            let less = without_privileges(mode);
+            change.mode = Some(less).filter(|less| *less != mode && !is_dir(mode));
         }
         let _paths = self.paths();
         let before = self.known(ino)?;
@@ -243,6 +244,20 @@ impl View {
         self.touch(dir);
         Ok(found)
     }
+}
+
+/// Whether a change takes set-user-id and set-group-id away: one of the owner does, and one of the
+/// size by someone else than root. A change of nothing is what the kernel asks for when it is
+/// `chown` to the same owner, or when it writes by itself on behalf of someone else than root.
+fn takes_privileges(change: &Change, caller: Caller) -> bool {
+    let truncates = change.size.is_some() && caller.uid != 0;
+    let times = change.atime.is_some() || change.mtime.is_some();
+    let nothing = change.size.is_none() && !times;
+    truncates || change.uid.is_some() || change.gid.is_some() || nothing
+}
+
+fn is_dir(mode: u32) -> bool {
+    mode & libc::S_IFMT == libc::S_IFDIR
 }
 
 /// What the store is to change.

@@ -9,41 +9,26 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
-    IoctlFlags, KernelConfig, LockOwner, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen,
-    ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, FileHandle, Filesystem, FopenFlags, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs,
+    ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use crate::attr::{Change, timestamp};
 use crate::dir::{Room, Tells};
 use crate::errno::Errno;
+use crate::negotiate::negotiate;
 use crate::opening::OpenFlags;
-use crate::passthrough::Support;
-use crate::path::{NAME_LEN_MAX, name};
+use crate::path::name;
 use crate::rename::{At, mode};
 use crate::reply::{
-    BLOCK_SIZE, GENERATION, NOTHING, attr_of, caller, fopen_flags, kind_of, refused, reply_attr,
-    reply_empty, reply_entry,
+    GENERATION, NOTHING, attr_of, caller, fopen_flags, kind_of, refused, reply_attr, reply_empty,
+    reply_entry, reply_statfs, reply_xattr,
 };
 use crate::session::Backing;
-use crate::sys::{self, FileSystem};
 use crate::view::View;
-
-/// Requests that the kernel may have under way in the background.
-const BACKGROUND_MAX: u16 = 128;
-/// Largest write, in bytes; the kernel does not send more without a system-wide setting.
-const WRITE_SIZE_MAX: u32 = 1 << 20;
-/// What the kernel is asked for, where it has it. Not among it, on purpose: the write-back cache
-/// (excludes passing through), locks (the kernel's own are right on one host) and extended
-/// arguments of `setxattr` (`fuser` 0.18 panics on them).
-const WANTED: [InitFlags; 5] = [
-    InitFlags::FUSE_ATOMIC_O_TRUNC,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_CACHE_SYMLINKS,
-];
+use crate::write::Privileges;
 
 /// The file system as `fuser` wants it.
 #[derive(Debug)]
@@ -60,43 +45,11 @@ impl Fs {
     fn ttl(&self) -> Duration {
         self.view.files.answer_age_max()
     }
-
-    /// Whether the kernel can pass opens through; it has to know how deep file systems are stacked.
-    fn ask_for_passthrough(&self, config: &mut KernelConfig) -> Support {
-        let staging = self.view.files.stage_file(None);
-        let below = staging
-            .ok()
-            .and_then(|staging| sys::file_system(staging.file()).ok());
-        let depth = if below == Some(FileSystem::Overlay) {
-            2
-        } else {
-            1
-        };
-        let asked = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
-            && config.set_max_stack_depth(depth).is_ok();
-        if asked { Support::Yes } else { Support::No }
-    }
 }
 
 impl Filesystem for Fs {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        for wanted in WANTED {
-            if let Err(missing) = config.add_capabilities(wanted) {
-                tracing::debug!(?missing, "the kernel lacks a capability");
-            }
-        }
-        let support = self.ask_for_passthrough(config);
-        self.view.set_support(support);
-        if support == Support::No {
-            tracing::warn!(
-                "the kernel can't pass opens through to files (Linux 6.9 can): all reads and writes go through forebay"
-            );
-        }
-        if config.set_max_background(BACKGROUND_MAX).is_err()
-            || config.set_max_write(WRITE_SIZE_MAX).is_err()
-        {
-            tracing::warn!("the kernel's limits on requests stay as they were");
-        }
+        negotiate(&self.view, config);
         Ok(())
     }
 
@@ -341,12 +294,17 @@ impl Filesystem for Fs {
         fh: FileHandle,
         offset: u64,
         data: &[u8],
-        _write_flags: WriteFlags,
+        write_flags: WriteFlags,
         _flags: fuser::OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        match self.view.write(fh.0, offset, data) {
+        let privileges = if write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID) {
+            Privileges::Drop
+        } else {
+            Privileges::Keep
+        };
+        match self.view.write(fh.0, offset, data, privileges) {
             Ok(written) => reply.written(written),
             Err(errno) => reply.error(refused(errno)),
         }
@@ -472,53 +430,32 @@ impl Filesystem for Fs {
     }
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
-        match self.view.files.usage() {
-            Ok(usage) => {
-                let block = u64::from(BLOCK_SIZE);
-                let (total, free) = (usage.total / block, usage.available / block);
-                let names = u32::try_from(NAME_LEN_MAX).expect("255 fits");
-                let inodes = usage.inodes_available;
-                reply.statfs(
-                    total, free, free, inodes, inodes, BLOCK_SIZE, names, BLOCK_SIZE,
-                );
-            }
-            Err(err) => reply.error(refused(err.into())),
-        }
+        reply_statfs(reply, self.view.files.usage().map_err(Errno::from));
     }
-
-    // The kernel remembers ENOSYS and answers EOPNOTSUPP by itself from then on, so a write does
-    // not ask for `security.capability` each time.
 
     fn setxattr(
         &self,
         _req: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
-        _value: &[u8],
-        _flags: i32,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(fuser::Errno::ENOSYS);
+        reply_empty(reply, self.view.set_xattr(ino.0, name, value, flags));
     }
 
-    fn getxattr(
-        &self,
-        _req: &Request,
-        _ino: INodeNo,
-        _name: &OsStr,
-        _size: u32,
-        reply: ReplyXattr,
-    ) {
-        reply.error(fuser::Errno::ENOSYS);
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.view.xattr(ino.0, name));
     }
 
-    fn listxattr(&self, _req: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(fuser::Errno::ENOSYS);
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        reply_xattr(reply, size, self.view.xattr_names(ino.0));
     }
 
-    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(fuser::Errno::ENOSYS);
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        reply_empty(reply, self.view.remove_xattr(ino.0, name));
     }
 
     fn ioctl(

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use forebay_store::Content;
+
 use crate::dir::Stream;
 use crate::open::{OpenFile, Through};
 
@@ -11,27 +13,13 @@ use crate::open::{OpenFile, Through};
 #[derive(Debug)]
 pub(crate) struct FileHandle {
     pub(crate) file: Arc<OpenFile>,
+    /// The published bytes for a reader who said something of the cache.
+    pub(crate) said: Option<Content>,
     pub(crate) writable: bool,
     /// Whether each write is to be durable (`O_SYNC`, `O_DSYNC`).
     pub(crate) sync: bool,
     /// What it goes through to: held only so that the kernel does not lose it before the release.
-    _through: Option<Arc<Through>>,
-}
-
-impl FileHandle {
-    pub(crate) fn new(
-        file: Arc<OpenFile>,
-        writable: bool,
-        sync: bool,
-        through: Option<Arc<Through>>,
-    ) -> Self {
-        Self {
-            file,
-            writable,
-            sync,
-            _through: through,
-        }
-    }
+    pub(crate) _through: Option<Arc<Through>>,
 }
 
 /// What a number stands for.

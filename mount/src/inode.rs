@@ -23,6 +23,7 @@ use forebay_store::entry::{Bucket, BucketId};
 use forebay_store::time::Timestamp;
 
 use crate::attr::Attr;
+use crate::directive::Word;
 use crate::open::OpenFile;
 
 /// The inode number of the mount's root.
@@ -59,6 +60,8 @@ pub(crate) struct Node {
     pub(crate) bucket: Option<Arc<Bucket>>,
     /// The state shared by its open handles.
     pub(crate) file: Option<Arc<OpenFile>>,
+    /// What a directory's extended attribute says of the cache, if it was asked.
+    pub(crate) word: Option<Word>,
     /// Goes up with each change of its children, so that a listing that was fetched before is
     /// known to be old.
     pub(crate) version: u64,
@@ -343,6 +346,13 @@ impl Tree {
         }
     }
 
+    /// Notes what a directory says of the cache.
+    pub(crate) fn note_word(&mut self, dir: u64, word: Word) {
+        if let Some(node) = self.nodes.get_mut(&dir) {
+            node.word = Some(word);
+        }
+    }
+
     /// Counts that the kernel was told of a node.
     pub(crate) fn remember(&mut self, ino: u64) {
         if let Some(node) = self.nodes.get_mut(&ino) {
@@ -545,6 +555,7 @@ impl Node {
             shows,
             bucket: None,
             file: None,
+            word: None,
             version: 0,
             lookups: 0,
             children: HashMap::new(),

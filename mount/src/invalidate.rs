@@ -121,7 +121,7 @@ impl View {
                 }
                 notices
             }
-            (_, None) => Vec::new(),
+            (ChangeKind::AccountsChanged, _) | (_, None) => Vec::new(),
         }
     }
 

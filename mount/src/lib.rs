@@ -6,11 +6,13 @@
 mod attr;
 mod change;
 mod dir;
+mod directive;
 mod errno;
 mod fs;
 mod handle;
 mod inode;
 mod invalidate;
+mod negotiate;
 mod open;
 mod opening;
 mod passthrough;
@@ -23,6 +25,7 @@ mod session;
 mod sys;
 mod view;
 mod write;
+mod xattr;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -33,9 +36,11 @@ use std::thread::{Builder, JoinHandle};
 
 use forebay_store::Files;
 use forebay_store::api::Face;
+use forebay_store::rule::directive::Directive;
 
 use crate::fs::Fs;
 use crate::session::Session;
+pub use crate::session::{DEVICE, KIND};
 use crate::view::View;
 
 /// What a mount shows.
@@ -83,6 +88,8 @@ pub struct MountConfig {
     pub threads: usize,
     /// What `close(2)` waits for.
     pub close: CloseMode,
+    /// What is said of the cache for files of which nothing else says it.
+    pub cache: Directive,
 }
 
 /// What can go wrong in mounting and unmounting.
@@ -137,6 +144,19 @@ impl Mount {
         files: Arc<dyn Files>,
         runtime: tokio::runtime::Handle,
     ) -> Result<Self, MountError> {
+        Self::start_as(DEVICE, config, files, runtime)
+    }
+
+    /// As [`start`](Self::start); the table of mounts shows `device` as what is mounted.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_as(
+        device: &str,
+        config: MountConfig,
+        files: Arc<dyn Files>,
+        runtime: tokio::runtime::Handle,
+    ) -> Result<Self, MountError> {
         let (notices, to_send) = mpsc::channel();
         let changes = Arc::new(files.subscribe(Face::Mount));
         let view = Arc::new(View::new(&config, files, runtime, notices.clone())?);
@@ -147,8 +167,8 @@ impl Mount {
             path: path.clone(),
             source,
         };
-        let (session, kernel) =
-            Session::start(&path, read_only, threads, fs).map_err(|err| io_error("mount", err))?;
+        let (session, kernel) = Session::start((device, &path), read_only, threads, fs)
+            .map_err(|err| io_error("mount", err))?;
         let stop = Arc::new(AtomicBool::new(false));
         let watch = {
             let (view, changes, stop) =

@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
-use forebay_store::Content;
 use forebay_store::entry::{BucketId, Entry};
 use forebay_store::name::ObjectKey;
 use forebay_store::stage::StagingFile;
 use forebay_store::time::Timestamp;
+use forebay_store::{CacheStatus, Content};
 
 use crate::errno::Errno;
 use crate::passthrough::Mode;
@@ -199,11 +199,21 @@ impl OpenFile {
         }
     }
 
-    /// Up to `len` bytes from `offset`.
-    pub(crate) fn read_at(&self, offset: u64, len: u32) -> Result<Bytes, Errno> {
+    /// Up to `len` bytes from `offset`; `said` are the published bytes for a reader who said
+    /// something of the cache. Gives also what is known of what reads found in the cache.
+    pub(crate) fn read_at(
+        &self,
+        said: Option<&Content>,
+        offset: u64,
+        len: u32,
+    ) -> Result<(Bytes, Option<CacheStatus>), Errno> {
         match self.source() {
-            Source::Published(content) => Ok(content.read_at_blocking(offset, len.into())?),
-            Source::Staging(staging) => Ok(read_at(staging.file(), offset, len)?),
+            Source::Published(content) => {
+                let content = said.unwrap_or(&content);
+                let bytes = content.read_at_blocking(offset, len.into())?;
+                Ok((bytes, content.status()))
+            }
+            Source::Staging(staging) => Ok((read_at(staging.file(), offset, len)?, None)),
             Source::Unknown => Err(Errno(libc::EBADF)),
         }
     }

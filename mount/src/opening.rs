@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use forebay_store::Content;
 use forebay_store::api::Node as Named;
 use forebay_store::entry::{Bucket, Entry};
+use forebay_store::rule::directive::Directive;
 
 use crate::attr::{Attr, of_new};
 use crate::errno::Errno;
@@ -37,9 +39,25 @@ impl OpenFlags {
         self.writable() && self.0 & libc::O_TRUNC != 0
     }
 
+    /// Whether it is to go past the page cache.
+    pub(crate) fn direct(self) -> bool {
+        self.0 & libc::O_DIRECT != 0
+    }
+
     fn sync(self) -> bool {
         self.writable() && self.0 & libc::O_DSYNC != 0
     }
+}
+
+/// Which way an open file is read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// By the daemon and the kernel's page cache.
+    Cached,
+    /// By the daemon, past the page cache.
+    Direct,
+    /// By the kernel itself.
+    Through,
 }
 
 /// An open file, as a reply has it.
@@ -47,6 +65,7 @@ impl OpenFlags {
 pub(crate) struct Opened {
     pub(crate) fh: u64,
     pub(crate) writable: bool,
+    pub(crate) way: Way,
     /// What the kernel is to read and write by itself; through the daemon if `None`.
     pub(crate) through: Option<Arc<Through>>,
 }
@@ -115,12 +134,19 @@ impl View {
         register: Register<'_>,
     ) -> Result<Opened, Errno> {
         let entry = self.version_to_open(file, state)?;
+        let mut said = None;
         let want = if flags.writable() {
             Want::Write
         } else if state.staging.is_some() {
             Want::ReadStaging
         } else {
-            self.want_to_read(file, state, entry.as_ref())?
+            self.find_bytes(file, state, entry.as_ref())?;
+            said = self.said_of_cache(file, flags)?;
+            match &said {
+                None => want_to_read(file)?,
+                Some(content) if self.may_pass(content, state, flags) => Want::ReadFile,
+                Some(_) => Want::ReadUncached,
+            }
         };
         if state.mode.answer(want, self.support_for(flags)) == Answer::Fork {
             if let Some(entry) = &entry {
@@ -134,7 +160,26 @@ impl View {
         if flags.truncates() {
             self.truncated_by(file.ino, caller);
         }
-        Ok(self.hand_out(file, state, want, flags, register))
+        Ok(self.hand_out(file, state, (want, said), flags, register))
+    }
+
+    /// The bytes for a reader who is to leave the cache alone, or not to fill it; `None` for all
+    /// others.
+    fn said_of_cache(&self, file: &OpenFile, flags: OpenFlags) -> Result<Option<Content>, Errno> {
+        let Source::Published(content) = file.source() else {
+            return Ok(None);
+        };
+        let directive = self.directive(file.ino, flags, content.entry())?;
+        Ok((!directive.fills()).then(|| content.with(directive)))
+    }
+
+    /// Whether the kernel can read such bytes by itself and fill no cache: what is whole in a cache
+    /// that may be looked at, and files of the store past the page cache.
+    fn may_pass(&self, content: &Content, state: &State, flags: OpenFlags) -> bool {
+        let there = passed_file(content, flags).is_some();
+        let passes = state.mode.answer(Want::ReadFile, self.support_for(flags));
+        let large = content.entry().size >= PASSTHROUGH_SIZE_MIN;
+        there && large && matches!(passes, Answer::RegisterPublished | Answer::Reuse)
     }
 
     /// Writes that are each to be durable must come by us.
@@ -165,32 +210,20 @@ impl View {
         }
     }
 
-    /// Makes sure that there are bytes to read, and says which way they may be read.
-    fn want_to_read(
+    /// Makes sure that there are bytes to read.
+    fn find_bytes(
         &self,
         file: &OpenFile,
         state: &mut State,
         entry: Option<&Arc<Entry>>,
-    ) -> Result<Want, Errno> {
+    ) -> Result<(), Errno> {
         if let Some(entry) = entry
             && !matches!(file.source(), Source::Published(_))
         {
-            file.set_source(Source::Published(self.files.open(entry)?));
+            file.set_source(Source::Published(self.open_content(entry)?));
             state.base = Some(Arc::clone(entry));
         }
-        match file.source() {
-            Source::Published(content) => {
-                let size = content.entry().size;
-                let whole = size >= PASSTHROUGH_SIZE_MIN && content.file().is_some();
-                Ok(if whole {
-                    Want::ReadFile
-                } else {
-                    Want::ReadPacked
-                })
-            }
-            Source::Staging(_) => Ok(Want::ReadStaging),
-            Source::Unknown => Err(Errno(libc::ESTALE)),
-        }
+        Ok(())
     }
 
     /// Makes sure that there is a staging file.
@@ -236,47 +269,70 @@ impl View {
         &self,
         file: &Arc<OpenFile>,
         state: &mut State,
-        want: Want,
+        (want, said): (Want, Option<Content>),
         flags: OpenFlags,
         register: Register<'_>,
     ) -> Opened {
         let mut answer = state.mode.answer(want, self.support_for(flags));
         let registered = match (answer, file.source()) {
-            (Answer::RegisterPublished, Source::Published(content)) => content.file().map(register),
+            (Answer::RegisterPublished, Source::Published(content)) => {
+                let content = said.as_ref().unwrap_or(&content);
+                passed_file(content, flags).map(register)
+            }
             (Answer::RegisterStaging, Source::Staging(staging)) => Some(register(staging.file())),
             _ => None,
         };
         match registered {
             Some(Ok(backing)) => {
-                state.through = Some(Arc::new(Through::new(backing, file.source())));
+                let source = said
+                    .clone()
+                    .map_or_else(|| file.source(), Source::Published);
+                state.through = Some(Arc::new(Through::new(backing, source)));
             }
             Some(Err(err)) => {
                 tracing::warn!(%err, "the kernel can't pass opens through; all reads and writes go through forebay");
                 self.set_support(Support::No);
-                answer = Answer::Cached;
+                answer = match said {
+                    Some(_) => Answer::Direct,
+                    None => Answer::Cached,
+                };
             }
             None => {}
         }
         state.mode = state.mode.opened(answer);
         state.opens += 1;
         state.writers += u32::from(flags.writable());
-        let through = if answer == Answer::Cached {
-            None
-        } else {
-            state.through.clone()
+        let way = match answer {
+            Answer::Cached => Way::Cached,
+            Answer::Direct => Way::Direct,
+            _ => Way::Through,
         };
-        let handle = FileHandle::new(
-            Arc::clone(file),
-            flags.writable(),
-            flags.sync(),
-            through.clone(),
-        );
+        let through = state.through.clone().filter(|_| way == Way::Through);
+        if way == Way::Through
+            && let Source::Published(content) = file.source()
+        {
+            let content = said.as_ref().unwrap_or(&content);
+            self.statuses.note(file.ino, content.status());
+        }
+        let handle = FileHandle {
+            file: Arc::clone(file),
+            said,
+            writable: flags.writable(),
+            sync: flags.sync(),
+            _through: through.clone(),
+        };
         let fh = self.handles.insert(Handle::File(Arc::new(handle)));
         Opened {
             fh,
             writable: flags.writable(),
+            way,
             through,
         }
+    }
+
+    /// A version's bytes for those who say nothing of the cache.
+    pub(crate) fn open_content(&self, entry: &Arc<Entry>) -> Result<Content, Errno> {
+        Ok(self.files.open(entry)?.with(Directive::Use))
     }
 
     /// Gives a name a fresh inode that shows the same version, and leaves the old one to its
@@ -330,7 +386,7 @@ impl View {
             tree.touch(dir, attr.ctime);
             tree.remember(ino);
         }
-        let opened = self.hand_out(&file, &mut state, Want::Write, flags, register);
+        let opened = self.hand_out(&file, &mut state, (Want::Write, None), flags, register);
         Ok((
             Found {
                 ino,
@@ -445,6 +501,29 @@ impl View {
             Place::Buckets => None,
             Place::In(bucket, dir) => Some((bucket, join(&dir, &node.name), node.link)),
         }
+    }
+}
+
+/// The file that the kernel may read by itself.
+fn passed_file(content: &Content, flags: OpenFlags) -> Option<&File> {
+    let uncached = || content.uncached_file().filter(|_| flags.direct());
+    content.file().or_else(uncached)
+}
+
+/// Which way published bytes may be read by who says nothing of the cache.
+fn want_to_read(file: &OpenFile) -> Result<Want, Errno> {
+    match file.source() {
+        Source::Published(content) => {
+            let size = content.entry().size;
+            let whole = size >= PASSTHROUGH_SIZE_MIN && content.file().is_some();
+            Ok(if whole {
+                Want::ReadFile
+            } else {
+                Want::ReadPacked
+            })
+        }
+        Source::Staging(_) => Ok(Want::ReadStaging),
+        Source::Unknown => Err(Errno(libc::ESTALE)),
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) enum Want {
     ReadPacked,
     /// To read a version that is one file from its first byte.
     ReadFile,
+    /// To read a version past the page cache.
+    ReadUncached,
     /// To read what is being written.
     ReadStaging,
     /// To write.
@@ -56,6 +58,11 @@ pub(crate) enum Want {
 pub(crate) enum Answer {
     /// Through the daemon and the kernel's page cache.
     Cached,
+    /// Through the daemon, past the kernel's page cache.
+    ///
+    /// It counts as cached: who maps it fills the page cache after all, and then the kernel passes
+    /// no open of the inode through.
+    Direct,
     /// Register the published version's file, then go through to it.
     RegisterPublished,
     /// Register the staging file, then go through to it.
@@ -82,13 +89,17 @@ impl Mode {
     /// How an open for `want` is to be answered now.
     pub(crate) fn answer(self, want: Want, support: Support) -> Answer {
         match (self, want) {
+            (Self::Idle | Self::Cached { .. }, Want::ReadUncached) => Answer::Direct,
             (Self::Idle, _) if support == Support::No => Answer::Cached,
             (Self::Idle, Want::ReadPacked) | (Self::Cached { .. }, _) => Answer::Cached,
             (Self::Idle, Want::ReadFile) => Answer::RegisterPublished,
             (Self::Idle, Want::ReadStaging | Want::Write) => Answer::RegisterStaging,
             // What is being written while others go through to the old version can't be shown to
-            // them, so the two part ways.
-            (Self::ThroughPublished { .. }, Want::Write | Want::ReadStaging) => Answer::Fork,
+            // them, so the two part ways. So do those who must not fill the page cache.
+            (
+                Self::ThroughPublished { .. },
+                Want::Write | Want::ReadStaging | Want::ReadUncached,
+            ) => Answer::Fork,
             (Self::ThroughPublished { .. }, Want::ReadPacked | Want::ReadFile)
             | (Self::ThroughStaging { .. }, _) => Answer::Reuse,
         }
@@ -98,10 +109,12 @@ impl Mode {
     pub(crate) fn opened(self, answer: Answer) -> Self {
         match (self, answer) {
             (mode, Answer::Fork) => mode,
-            (Self::Idle, Answer::Cached) => Self::Cached { opens: 1 },
+            (Self::Idle, Answer::Cached | Answer::Direct) => Self::Cached { opens: 1 },
             (Self::Idle, Answer::RegisterPublished) => Self::ThroughPublished { opens: 1 },
             (Self::Idle, Answer::RegisterStaging) => Self::ThroughStaging { opens: 1 },
-            (Self::Cached { opens }, Answer::Cached) => Self::Cached { opens: opens + 1 },
+            (Self::Cached { opens }, Answer::Cached | Answer::Direct) => {
+                Self::Cached { opens: opens + 1 }
+            }
             (Self::ThroughPublished { opens }, Answer::Reuse) => {
                 Self::ThroughPublished { opens: opens + 1 }
             }
@@ -196,7 +209,7 @@ mod tests {
             let answer = self.mode.answer(want, support);
             let backing = match answer {
                 Answer::Fork => return,
-                Answer::Cached => None,
+                Answer::Cached | Answer::Direct => None,
                 Answer::Reuse => {
                     assert!(self.registered.is_some());
                     self.registered
@@ -239,7 +252,12 @@ mod tests {
         }
     }
 
-    const WANTS: [Want; 3] = [Want::ReadPacked, Want::ReadFile, Want::Write];
+    const WANTS: [Want; 4] = [
+        Want::ReadPacked,
+        Want::ReadFile,
+        Want::ReadUncached,
+        Want::Write,
+    ];
 
     /// Every sequence of up to five steps, each an open of any kind or a release of any open.
     fn walk(inode: &Inode, support: Support, depth: u32, steps: &mut u64) {
@@ -270,11 +288,16 @@ mod tests {
 
     #[test]
     fn every_ordered_pair_of_opens_has_its_answer() {
-        use Answer::{Cached, Fork, RegisterPublished, RegisterStaging, Reuse};
+        use Answer::{Cached, Direct, Fork, RegisterPublished, RegisterStaging, Reuse};
         let table = [
             (Want::ReadPacked, Want::ReadPacked, Cached, Cached),
             (Want::ReadPacked, Want::ReadFile, Cached, Cached),
             (Want::ReadPacked, Want::Write, Cached, Cached),
+            (Want::ReadPacked, Want::ReadUncached, Cached, Direct),
+            (Want::ReadUncached, Want::ReadUncached, Direct, Direct),
+            (Want::ReadUncached, Want::ReadFile, Direct, Cached),
+            (Want::ReadFile, Want::ReadUncached, RegisterPublished, Fork),
+            (Want::Write, Want::ReadUncached, RegisterStaging, Reuse),
             (Want::ReadFile, Want::ReadPacked, RegisterPublished, Reuse),
             (Want::ReadFile, Want::ReadFile, RegisterPublished, Reuse),
             (Want::ReadFile, Want::Write, RegisterPublished, Fork),
@@ -295,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn without_support_everything_is_cached() {
+    fn without_support_nothing_goes_through() {
         for want in [
             Want::ReadPacked,
             Want::ReadFile,
@@ -304,6 +327,8 @@ mod tests {
         ] {
             assert_eq!(Mode::Idle.answer(want, Support::No), Answer::Cached);
         }
+        let uncached = Mode::Idle.answer(Want::ReadUncached, Support::No);
+        assert_eq!(uncached, Answer::Direct);
     }
 
     #[test]

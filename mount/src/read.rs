@@ -11,12 +11,20 @@ impl View {
     /// Up to `len` bytes of an open file; fewer only at its end.
     pub(crate) fn read(&self, fh: u64, offset: u64, len: u32) -> Result<Bytes, Errno> {
         let handle = self.handles.file(fh).ok_or(Errno(libc::EBADF))?;
-        let read = handle.file.read_at(offset, len);
-        if read == Err(Errno(libc::ESTALE)) {
-            // Who opens it again is to get the version that took its place.
-            self.recent.changed(Some(handle.file.ino));
+        let ino = handle.file.ino;
+        match handle.file.read_at(handle.said.as_ref(), offset, len) {
+            Ok((bytes, status)) => {
+                self.statuses.note(ino, status);
+                Ok(bytes)
+            }
+            Err(errno) => {
+                if errno == Errno(libc::ESTALE) {
+                    // Who opens it again is to get the version that took its place.
+                    self.recent.changed(Some(ino));
+                }
+                Err(errno)
+            }
         }
-        read
     }
 
     /// Where a symbolic link leads.

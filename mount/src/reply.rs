@@ -2,13 +2,16 @@
 
 use std::time::{Duration, SystemTime};
 
+use forebay_store::api::Usage;
 use fuser::{
-    FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry, Request,
+    FileAttr, FileType, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyEmpty, ReplyEntry,
+    ReplyStatfs, ReplyXattr, Request,
 };
 
 use crate::attr::system_time;
 use crate::errno::Errno;
-use crate::opening::{Caller, Opened};
+use crate::opening::{Caller, Opened, Way};
+use crate::path::NAME_LEN_MAX;
 use crate::view::Found;
 
 /// Block size of `statfs` and `stat`, in bytes.
@@ -103,13 +106,45 @@ pub(crate) fn reply_attr(reply: ReplyAttr, ttl: Duration, found: Result<Found, E
     }
 }
 
-/// Flags of an open that goes through the daemon, or through to a file: that one takes no page
-/// cache.
+/// Replies with the value of an extended attribute, or with its size if there is room for nothing.
+pub(crate) fn reply_xattr(reply: ReplyXattr, room: u32, value: Result<impl AsRef<[u8]>, Errno>) {
+    match value {
+        Err(errno) => reply.error(refused(errno)),
+        Ok(value) => {
+            let value = value.as_ref();
+            match u32::try_from(value.len()) {
+                Ok(len) if room == 0 => reply.size(len),
+                Ok(len) if len <= room => reply.data(value),
+                _ => reply.error(fuser::Errno::ERANGE),
+            }
+        }
+    }
+}
+
+/// Replies with what there is of space.
+pub(crate) fn reply_statfs(reply: ReplyStatfs, usage: Result<Usage, Errno>) {
+    match usage {
+        Ok(usage) => {
+            let block = u64::from(BLOCK_SIZE);
+            let (total, free) = (usage.total / block, usage.available / block);
+            let names = u32::try_from(NAME_LEN_MAX).expect("255 fits");
+            let inodes = usage.inodes_available;
+            reply.statfs(
+                total, free, free, inodes, inodes, BLOCK_SIZE, names, BLOCK_SIZE,
+            );
+        }
+        Err(errno) => reply.error(refused(errno)),
+    }
+}
+
+/// Flags of an open that goes through the daemon, past the page cache or not, or through to a file:
+/// that one takes no page cache.
 pub(crate) fn fopen_flags(opened: &Opened) -> FopenFlags {
-    let keep = if opened.through.is_some() {
-        FopenFlags::empty()
-    } else {
-        FopenFlags::FOPEN_KEEP_CACHE
+    let keep = match opened.way {
+        Way::Through => FopenFlags::empty(),
+        Way::Cached => FopenFlags::FOPEN_KEEP_CACHE,
+        // What the page cache has of the file already, others go on reading.
+        Way::Direct => FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_KEEP_CACHE,
     };
     // What can't have been written needs no word when it is closed.
     let flush = if opened.writable {

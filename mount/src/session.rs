@@ -22,10 +22,10 @@ use crate::sys::{self, FileSystem};
 
 /// Read-ahead of the mount, in KiB; the kernel offers 128 and takes more only by way of sysfs.
 const READ_AHEAD_KIB: u32 = 1024;
-/// What the table of mounts shows as the device.
-const SOURCE: &str = "forebay";
+/// What the table of mounts shows as the device, unless it is to show something else.
+pub const DEVICE: &str = "forebay";
 /// What the table of mounts shows as the type.
-const KIND: &str = "fuse.forebay";
+pub const KIND: &str = "fuse.forebay";
 /// How long a mount may take to say that it is alive.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// Mounts of killed processes that may lie on top of one another.
@@ -43,16 +43,17 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Mounts and begins to serve; gives also the way to notify the kernel.
+    /// Mounts and begins to serve, as what the table of mounts is to show, and where; gives also
+    /// the way to notify the kernel.
     pub(crate) fn start(
-        mountpoint: &Path,
+        (source, mountpoint): (&str, &Path),
         read_only: bool,
         threads: usize,
         fs: Fs,
     ) -> io::Result<(Self, Notifier)> {
         detach_stale(mountpoint)?;
         let mountpoint = mountpoint.canonicalize()?;
-        let device = mount(&mountpoint, read_only)?;
+        let device = mount(source, &mountpoint, read_only)?;
         let started =
             Notifier::new(&device).and_then(|notifier| Ok((serve(device, threads, fs)?, notifier)));
         let (serving, notifier) = match started {
@@ -170,7 +171,7 @@ fn open_device() -> io::Result<File> {
 
 /// Opens the device and mounts it. Objects can carry any mode, so neither set-user-id bits nor
 /// devices among them count.
-fn mount(mountpoint: &Path, read_only: bool) -> io::Result<File> {
+fn mount(source: &str, mountpoint: &Path, read_only: bool) -> io::Result<File> {
     let device = open_device()?;
     let stat = fs::metadata(mountpoint)?;
     let data = format!(
@@ -185,7 +186,7 @@ fn mount(mountpoint: &Path, read_only: bool) -> io::Result<File> {
         flags
     };
     let (source, kind, data) = (
-        CString::new(SOURCE)?,
+        CString::new(source)?,
         CString::new(KIND)?,
         CString::new(data)?,
     );

@@ -16,9 +16,11 @@ use forebay_store::Error;
 use forebay_store::api::{Files, ListBuckets, Node as Named};
 use forebay_store::entry::{Bucket, Entry};
 use forebay_store::name::BucketName;
+use forebay_store::rule::directive::Directive;
 use forebay_store::time::{Clock, SystemClock, Timestamp};
 
 use crate::attr::{Attr, Defaults};
+use crate::directive::{Word, says};
 use crate::errno::Errno;
 use crate::handle::Handles;
 use crate::inode::{Binding, Link, Place, ROOT, Tree};
@@ -26,6 +28,7 @@ use crate::invalidate::Notice;
 use crate::passthrough::Support;
 use crate::path::join;
 use crate::recent::Recent;
+use crate::xattr::Statuses;
 use crate::{CloseMode, MountConfig, MountError, Source};
 
 /// Longest wait for the store in one request: the kernel can't interrupt us.
@@ -48,6 +51,10 @@ pub(crate) struct View {
     pub(crate) clock: Box<dyn Clock>,
     pub(crate) defaults: Defaults,
     pub(crate) close: CloseMode,
+    /// What is said of the cache where nothing else speaks.
+    pub(crate) cache: Directive,
+    /// What the last reads found in the cache.
+    pub(crate) statuses: Statuses,
     pub(crate) handles: Handles,
     pub(crate) recent: Recent,
     /// Where what the kernel must forget is sent, never waiting.
@@ -91,6 +98,8 @@ impl View {
             clock,
             defaults,
             close: config.close,
+            cache: config.cache,
+            statuses: Statuses::new(),
             handles: Handles::default(),
             recent: Recent::new(),
             notices,
@@ -222,6 +231,9 @@ impl View {
             return Err(Errno(libc::ESTALE));
         }
         let ino = self.bind_in(&mut tree, dir, name, bucket, path, named);
+        if let Named::Directory(_) = named {
+            tree.note_word(ino, Word::new(says(named)));
+        }
         tree.remember(ino);
         found(&tree, ino)
     }

@@ -17,6 +17,7 @@ use crate::handle::FileHandle;
 use crate::inode::Link;
 use crate::invalidate::Notice;
 use crate::open::{OpenFile, Source, State};
+use crate::opening::without_privileges;
 use crate::passthrough::{Answer, Want};
 use crate::path::key;
 use crate::sys;
@@ -29,10 +30,28 @@ enum Then {
     Seal,
 }
 
+/// What a write does to set-user-id and set-group-id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Privileges {
+    Keep,
+    Drop,
+}
+
 impl View {
     /// Writes through the daemon; the bytes written.
-    pub(crate) fn write(&self, fh: u64, offset: u64, data: &[u8]) -> Result<u32, Errno> {
+    pub(crate) fn write(
+        &self,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        privileges: Privileges,
+    ) -> Result<u32, Errno> {
         let handle = self.writable(fh)?;
+        if privileges == Privileges::Drop
+            && let Some(node) = self.tree().get_mut(handle.file.ino)
+        {
+            node.attr.mode = without_privileges(node.attr.mode);
+        }
         let Source::Staging(staging) = handle.file.source() else {
             return Err(Errno(libc::EBADF));
         };
@@ -213,7 +232,7 @@ impl View {
             .filter(|_| self.target(file.ino).is_some());
         match named {
             _ if state.opens == 0 => file.set_source(Source::Unknown),
-            Some(entry) => file.set_source(Source::Published(self.files.open(entry)?)),
+            Some(entry) => file.set_source(Source::Published(self.open_content(entry)?)),
             None => {}
         }
         state.mode = state.mode.published();

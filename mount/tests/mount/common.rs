@@ -68,6 +68,7 @@ impl Fixture {
             dir_mode: 0o755,
             threads: 3,
             close,
+            cache: forebay_store::rule::directive::Directive::default(),
         };
         let mut fixture = Self {
             runtime,

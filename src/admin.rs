@@ -13,6 +13,8 @@ use forebay_store::name::AccountId;
 use forebay_store::{Error, Store, StoreOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::MountSource;
+
 /// What can be asked.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "kebab-case", deny_unknown_fields)]
@@ -45,6 +47,28 @@ pub(crate) enum Request {
         which: Which,
         pinned: bool,
     },
+    /// What the mount of this process shows.
+    ShowMount,
+    /// How much of an object is in the cache; the rest is brought in if `bring` says so.
+    Warm {
+        object: ObjectName,
+        bring: bool,
+    },
+    /// Pins a version, of which all must be in the cache.
+    PinObject {
+        object: ObjectName,
+        etag: String,
+    },
+}
+
+/// An object by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ObjectName {
+    pub(crate) bucket: String,
+    pub(crate) key: String,
+    /// In bytes, where a version is meant.
+    pub(crate) size: Option<u64>,
 }
 
 /// Which objects of a cache are meant: all, or those of a bucket whose keys begin so.
@@ -67,15 +91,52 @@ pub(crate) enum Reply {
     Cached(CachedPage),
     Bytes(u64),
     Objects(u64),
+    Mount(MountShown),
+    Warmth(Warmth),
     Refused(String),
+}
+
+/// What a mount shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum MountShown {
+    /// There is none.
+    Nothing,
+    /// A directory for each bucket.
+    Buckets,
+    /// A bucket, or what is below a prefix of it, which has no slash at its end.
+    Part { bucket: String, prefix: String },
+}
+
+impl From<&MountSource> for MountShown {
+    fn from(source: &MountSource) -> Self {
+        Self::Part {
+            bucket: source.bucket.clone(),
+            prefix: source.prefix.clone(),
+        }
+    }
+}
+
+/// How much of an object is in a cache.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Warmth {
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// Bytes that are there.
+    pub(crate) cached: u64,
+    /// Whether it was taken into the queue of what is to be brought in.
+    pub(crate) queued: bool,
+    /// Its entity tag, without quotes.
+    pub(crate) etag: String,
 }
 
 /// What a cache holds and has done.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CacheStatus {
     pub(crate) origin: String,
-    /// Bytes on the disk.
+    /// Bytes on the disk, those of the index included.
     pub(crate) bytes: u64,
+    pub(crate) index_bytes: u64,
     /// Bytes that there may be now.
     pub(crate) capacity_bytes: u64,
     pub(crate) pinned_bytes: u64,
@@ -90,8 +151,36 @@ pub(crate) struct CacheStatus {
     pub(crate) evicted_blocks: u64,
     pub(crate) corrupt_blocks: u64,
     pub(crate) prestage_queued: u64,
+    /// What was read most from the cache lately, the first one first.
+    pub(crate) hottest: Vec<HotPrefix>,
+    /// None if the node has no peers.
+    pub(crate) peers: Option<PeerStatus>,
     /// Why nothing can be put into it; none if it can.
     pub(crate) degraded: Option<String>,
+}
+
+/// A prefix, and how much was read below it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct HotPrefix {
+    pub(crate) bucket: String,
+    pub(crate) prefix: String,
+    /// Those of ten minutes ago count half.
+    pub(crate) bytes: u64,
+}
+
+/// What the peers of a node are, and have done for each other.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PeerStatus {
+    /// Their addresses, and what is known of each.
+    pub(crate) list: Vec<(String, String)>,
+    /// Requests to them that were answered from their caches.
+    pub(crate) hits: u64,
+    /// Those for which they asked the origin.
+    pub(crate) misses: u64,
+    /// Those that did not bring all.
+    pub(crate) passed_over: u64,
+    pub(crate) bytes_from: u64,
+    pub(crate) bytes_to: u64,
 }
 
 /// Objects of which there is something in a cache.
@@ -185,9 +274,12 @@ fn try_perform(store: &Store, request: Request) -> Result<Reply, Error> {
         Request::CacheStatus
         | Request::ListCache { .. }
         | Request::EvictCache { .. }
-        | Request::PinCache { .. } => {
+        | Request::PinCache { .. }
+        | Request::ShowMount
+        | Request::Warm { .. }
+        | Request::PinObject { .. } => {
             return Ok(Reply::Refused(
-                "this is a store: it has no cache".to_owned(),
+                "this is a store: ask in the directory of its cache, if it has one".to_owned(),
             ));
         }
     }

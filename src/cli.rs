@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use forebay_cache::Directive;
 
 pub(crate) use self::cache::{CacheArgs, CacheCommand, WarmArgs};
-pub(crate) use self::node::{MountArgs, NodeArgs};
+pub(crate) use self::node::{CacheFlags, Leases, MountArgs, NodeArgs};
 use self::parse::{
     parse_account_name, parse_domain, parse_endpoint, parse_expires, parse_listen,
     parse_mount_source, parse_region, parse_s3_url,
@@ -122,9 +123,10 @@ pub(crate) enum Command {
     /// Signs with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY` where they are set, else with
     /// the root key.
     Presign(PresignArgs),
-    /// Have objects brought into a node's cache, and wait until they are there
+    /// Have objects brought into a cache, and wait until they are there
     ///
-    /// Exits with 0 if all of it is in the cache at the end, with 1 if anything is missing.
+    /// Exits with 0 if all of it is in the cache at the end (with --no-wait: or on its way), with 1
+    /// if anything is missing.
     #[command(after_long_help = cache::WARM_AFTER_HELP)]
     Warm(WarmArgs),
     /// Show and change what a node has in its cache
@@ -226,8 +228,38 @@ pub(crate) struct ServeArgs {
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
 
+    /// What the mount says of the cache for files of which nothing else says it
+    ///
+    /// What opens a file speaks first (`O_DIRECT` is no-store), then the extended attribute
+    /// `user.forebay.cache-control` of the file or of the nearest directory above, then the
+    /// Cache-Control that the object is stored with.
+    #[arg(long, value_enum, value_name = "WORD", env = "FOREBAY_MOUNT_CACHE")]
+    #[arg(hide_env_values = true, default_value_t = CacheWord::Default)]
+    pub(crate) mount_cache: CacheWord,
+
     #[command(flatten)]
     pub(crate) node: NodeArgs,
+}
+
+/// What a mount says of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CacheWord {
+    /// Read from the cache, and keep what was read
+    Default,
+    /// Read from the cache, and keep nothing that is not there
+    NoCache,
+    /// Leave the cache alone
+    NoStore,
+}
+
+impl From<CacheWord> for Directive {
+    fn from(word: CacheWord) -> Self {
+        match word {
+            CacheWord::Default => Self::Use,
+            CacheWord::NoCache => Self::NoFill,
+            CacheWord::NoStore => Self::Bypass,
+        }
+    }
 }
 
 /// What `close(2)` promises in the mount.

@@ -69,6 +69,18 @@ fn check(cli: &Cli) -> Result<(), ClapError> {
     {
         return complain("--data and --mount can't be within each other");
     }
+    if serve.node.origin.is_some() && serve.node.cache.cache_dir.is_none() {
+        return complain("--origin needs a place for what is read: add --cache-dir DIR");
+    }
+    if let Some(cache) = &serve.node.cache.cache_dir {
+        let within = |other: &Path| cache.starts_with(other) || other.starts_with(cache);
+        if serve.mount.as_deref().is_some_and(within) {
+            return complain("--cache-dir and --mount can't be within each other");
+        }
+        if serve.node.origin.is_none() && within(&cli.data) {
+            return complain("--cache-dir and --data can't be within each other");
+        }
+    }
     Ok(())
 }
 

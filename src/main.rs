@@ -6,6 +6,7 @@ mod command;
 mod config;
 mod guard;
 mod heap;
+mod mounted;
 mod mountpoint;
 mod node;
 mod port;
@@ -13,6 +14,7 @@ mod root_key;
 mod run;
 mod sign;
 mod source;
+mod tier;
 
 use std::ffi::OsString;
 use std::fs;

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! 1. What is used ends after what uses it: S3 first (accept no more, finish what is in flight),
-//!    then the mount (publish, unmount), then the administration socket, then the store.
+//!    then the mount (publish, unmount), then the administration sockets, then the cache, then the
+//!    store.
 //! 2. A part that can't start ends those that were started before it.
 
 use std::fs;
@@ -15,7 +16,8 @@ use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Error, Result, anyhow, bail};
-use forebay_mount::{CloseMode, Mount, MountConfig, Source};
+use forebay_cache::Directive;
+use forebay_mount::{CloseMode, DEVICE, Mount, MountConfig, Source};
 use forebay_server::{Server, ServerConfig};
 use forebay_store::entry::Secret;
 use forebay_store::{Files, Store, StoreOptions};
@@ -24,10 +26,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use crate::admin::MountShown;
 use crate::cli::{Close, Compat, Durability, MountSource, ServeArgs};
 use crate::guard::Guard;
 use crate::sign::Key;
-use crate::{admin, mountpoint, node, port};
+use crate::tier::{RunningTier, TierDisk};
+use crate::{admin, mounted, mountpoint, node, port};
 
 /// How a server came to its end.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,9 +55,10 @@ pub(crate) fn serve(
     let runtime = runtime(args.threads)?;
     let store = open(data, args)?;
     set_root_key(&store, root)?;
+    let disk = TierDisk::open(&args.node.cache, data)?;
     let end = runtime.block_on(async {
         let mut signals = Signals::listen().context("listen for signals")?;
-        let parts = Parts::start(data, args, &store).await?;
+        let parts = Parts::start(data, args, &store, disk).await?;
         ready(parts.server.local_addr());
         parts.run(&mut signals).await
     });
@@ -146,20 +151,39 @@ pub(crate) type Mounted = (Mount, Option<Guard>);
 /// What runs.
 struct Parts {
     store: Store,
+    tier: Option<RunningTier>,
     server: Server,
     mount: Option<Mounted>,
     admin: JoinHandle<()>,
 }
 
 impl Parts {
-    async fn start(data: &Path, args: &ServeArgs, store: &Store) -> Result<Self> {
-        let server = Server::bind(server_config(args)?, Arc::new(store.clone()))
-            .await
-            .map_err(|err| explain_bind(err.into(), args.listen))?;
+    async fn start(
+        data: &Path,
+        args: &ServeArgs,
+        store: &Store,
+        disk: Option<TierDisk<'_>>,
+    ) -> Result<Self> {
+        let shown = match (&args.mount, &args.mount_source) {
+            (None, _) => MountShown::Nothing,
+            (Some(_), None) => MountShown::Buckets,
+            (Some(_), Some(source)) => source.into(),
+        };
+        let tier = disk.map(|disk| disk.start(store, shown)).transpose()?;
+        let config = server_config(args)?;
+        let (server, files): (_, Arc<dyn Files>) = match &tier {
+            None => {
+                let bound = Server::bind(config, Arc::new(store.clone())).await;
+                (bound.map_err(Error::from), Arc::new(store.clone()))
+            }
+            Some(tier) => (tier.bind(config).await, tier.files()),
+        };
+        let server = server.map_err(|err| explain_bind(err, args.listen))?;
         let admin = admin::socket::Listener::bind(data)?;
         let mount = match &args.mount {
             Some(dir) => {
-                Some(start_mount(mount_config(dir, args)?, Arc::new(store.clone())).await?)
+                let cache_dir = args.node.cache.cache_dir.as_deref();
+                Some(start_mount(mount_config(dir, args)?, files, cache_dir).await?)
             }
             None => None,
         };
@@ -169,6 +193,7 @@ impl Parts {
         let store = store.clone();
         Ok(Self {
             store,
+            tier,
             server,
             mount,
             admin,
@@ -179,6 +204,7 @@ impl Parts {
     async fn run(self, signals: &mut Signals) -> Result<End> {
         let Self {
             store,
+            tier,
             server,
             mount,
             admin,
@@ -202,6 +228,9 @@ impl Parts {
             admin.abort();
             // Cancelled is what it is now; it took its socket away.
             drop(admin.await);
+            if let Some(tier) = tier {
+                tier.stop().await;
+            }
             let closed = spawn_blocking(|| store.close()).await;
             served??;
             unmounted??;
@@ -225,7 +254,7 @@ fn server_config(args: &ServeArgs) -> Result<ServerConfig> {
             Compat::Coreweave => forebay_server::Compat::Coreweave,
             Compat::Wasabi => forebay_server::Compat::Wasabi,
         },
-        cluster_key: node::cluster_key(args.node.cluster_key_file.as_deref())?,
+        cluster_key: node::cluster_key(args.node.cache.cluster_key_file.as_deref())?,
     })
 }
 
@@ -256,7 +285,10 @@ pub(crate) fn mount_config(dir: &Path, args: &ServeArgs) -> Result<MountConfig> 
         Close::Durable => CloseMode::Durable,
     };
     let source = args.mount_source.as_ref().map_or(Source::All, source);
-    usual_mount(dir, source, close)
+    Ok(MountConfig {
+        cache: args.mount_cache.into(),
+        ..usual_mount(dir, source, close)?
+    })
 }
 
 /// A mount for whoever runs this, with permissions as programs give them.
@@ -274,15 +306,22 @@ pub(crate) fn usual_mount(dir: &Path, source: Source, close: CloseMode) -> Resul
         dir_mode: DIR_MODE,
         threads: processors.max(MOUNT_THREADS_MIN),
         close,
+        cache: Directive::default(),
     })
 }
 
-/// Mounting waits for the kernel and for the index, which no async worker may.
-pub(crate) async fn start_mount(config: MountConfig, files: Arc<dyn Files>) -> Result<Mounted> {
+/// Mounting waits for the kernel and for the index, which no async worker may. Of a mount that is
+/// read by way of a cache the table of mounts tells where that is.
+pub(crate) async fn start_mount(
+    config: MountConfig,
+    files: Arc<dyn Files>,
+    cache_dir: Option<&Path>,
+) -> Result<Mounted> {
     let runtime = Handle::current();
     let place = config.mountpoint.display().to_string();
+    let device = cache_dir.map_or(Ok(DEVICE.to_owned()), mounted::device)?;
     let start = move || {
-        let mount = Mount::start(config, files, runtime)?;
+        let mount = Mount::start_as(&device, config, files, runtime)?;
         let guard = Guard::start(mount.mountpoint());
         if let Err(err) = &guard {
             tracing::warn!(

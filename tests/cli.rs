@@ -54,6 +54,7 @@ fn help_of_serve_says_each_default_and_variable() {
         ("--durability <DURABILITY>", "FOREBAY_DURABILITY", "full"),
         ("--compat <COMPAT>", "FOREBAY_COMPAT", "forebay"),
         ("--region <REGION>", "FOREBAY_REGION", "us-east-1"),
+        ("--mount-cache <WORD>", "FOREBAY_MOUNT_CACHE", "default"),
     ] {
         let section = text
             .split_once(flag)

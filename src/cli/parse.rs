@@ -4,8 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use clap::ValueEnum as _;
+use forebay_cache::origin::Endpoint;
+use forebay_cache::peer::{self, Who};
 
-use super::{MountSource, RemoteSource, S3Url};
+use super::node::MountOption;
+use super::{CacheWord, MountSource, RemoteSource, S3Url};
 
 pub(super) fn parse_listen(text: &str) -> Result<SocketAddr, String> {
     let numeric = match text.strip_prefix("localhost:") {
@@ -123,6 +127,26 @@ pub(super) fn parse_remote(text: &str) -> Result<RemoteSource, String> {
     })
 }
 
+pub(super) fn parse_peers(text: &str) -> Result<Who, String> {
+    Who::parse(text).map_err(|err| err.to_string())
+}
+
+pub(super) fn parse_peer_address(text: &str) -> Result<Endpoint, String> {
+    peer::parse_address(text).map_err(|err| err.to_string())
+}
+
+/// Reads one of the options that `-o` takes.
+pub(super) fn parse_mount_option(text: &str) -> Result<MountOption, String> {
+    match text.split_once('=') {
+        None if text == "ro" => Ok(MountOption::ReadOnly),
+        None if text == "rw" => Ok(MountOption::ReadWrite),
+        Some(("cache", word)) => CacheWord::from_str(word, false)
+            .map(MountOption::Cache)
+            .map_err(|_| "expected cache=default, cache=no-cache or cache=no-store".to_owned()),
+        _ => Err("expected ro, rw or cache=WORD".to_owned()),
+    }
+}
+
 /// Reads a size in bytes, such as `512MiB`, `1.5TiB` or `100GB`.
 pub(super) fn parse_size(text: &str) -> Result<ByteSize, String> {
     match text.parse::<ByteSize>() {
@@ -202,6 +226,23 @@ mod tests {
         assert_eq!(parse_remote("http://h/b").unwrap().part.prefix, "");
         for bad in ["http://h", "http://h/", "h/b", "ftp://h/b", "http:///b"] {
             assert!(parse_remote(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn options_of_mount_are_few() {
+        let cache = |word| Ok(MountOption::Cache(word));
+        assert_eq!(parse_mount_option("ro"), Ok(MountOption::ReadOnly));
+        assert_eq!(
+            parse_mount_option("cache=no-store"),
+            cache(CacheWord::NoStore)
+        );
+        assert_eq!(
+            parse_mount_option("cache=default"),
+            cache(CacheWord::Default)
+        );
+        for bad in ["cache", "cache=", "cache=No-Store", "noatime", ""] {
+            assert!(parse_mount_option(bad).is_err(), "{bad}");
         }
     }
 

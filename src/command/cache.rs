@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use bytesize::ByteSize;
 
-use crate::admin::{CacheStatus, CachedObject, Reply, Request, Which, socket};
+use crate::admin::{CacheStatus, CachedObject, PeerStatus, Reply, Request, Which, socket};
 use crate::cli::{CacheArgs, CacheCommand};
 use crate::source::Source;
 
@@ -80,6 +80,15 @@ fn status(dir: &Path, as_json: bool) -> Result<()> {
     Ok(())
 }
 
+/// The prefixes that are read most, one a line.
+fn hottest(status: &CacheStatus) -> impl Iterator<Item = (&'static str, String)> {
+    status.hottest.iter().enumerate().map(|(at, hot)| {
+        let bytes = ByteSize(hot.bytes).to_string();
+        let text = format!("{bytes:>10}  s3://{}/{}", hot.bucket, hot.prefix);
+        (if at == 0 { "hottest" } else { "" }, text)
+    })
+}
+
 /// What a person reads.
 fn shown(status: &CacheStatus) -> String {
     let share = |part: u64, of: u64| {
@@ -95,11 +104,12 @@ fn shown(status: &CacheStatus) -> String {
         (
             "size",
             format!(
-                "{} of {} ({}), {} pinned",
+                "{} of {} ({}), {} pinned, {} index",
                 ByteSize(status.bytes),
                 ByteSize(status.capacity_bytes),
                 share(status.bytes, status.capacity_bytes),
                 ByteSize(status.pinned_bytes),
+                ByteSize(status.index_bytes),
             ),
         ),
         (
@@ -137,6 +147,10 @@ fn shown(status: &CacheStatus) -> String {
             format!("{} to be prestaged", status.prestage_queued),
         ),
     ];
+    lines.extend(hottest(status));
+    if let Some(peers) = &status.peers {
+        lines.extend(peer_lines(peers));
+    }
     if let Some(why) = &status.degraded {
         lines.push(("DEGRADED", why.clone()));
     }
@@ -144,6 +158,20 @@ fn shown(status: &CacheStatus) -> String {
         writeln!(all, "{name:9} {text}").expect("a String takes all");
         all
     })
+}
+
+fn peer_lines(peers: &PeerStatus) -> Vec<(&'static str, String)> {
+    let done = format!(
+        "{} had all, {} asked the origin, {} passed over; {} from them, {} to them",
+        peers.hits,
+        peers.misses,
+        peers.passed_over,
+        ByteSize(peers.bytes_from),
+        ByteSize(peers.bytes_to),
+    );
+    let each = peers.list.iter();
+    let each = each.map(|(address, standing)| ("", format!("{address} {standing}")));
+    std::iter::once(("peers", done)).chain(each).collect()
 }
 
 fn list(dir: &Path, source: Option<&str>) -> Result<()> {
@@ -180,6 +208,7 @@ fn line(object: &CachedObject) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::HotPrefix;
 
     #[test]
     fn a_status_is_shown_with_its_shares() {
@@ -190,6 +219,23 @@ mod tests {
             hits: 3,
             partial_hits: 0,
             misses: 1,
+            hottest: vec![
+                HotPrefix {
+                    bucket: "data".to_owned(),
+                    prefix: "train/".to_owned(),
+                    bytes: 3 << 20,
+                },
+                HotPrefix {
+                    bucket: "data".to_owned(),
+                    prefix: String::new(),
+                    bytes: 10,
+                },
+            ],
+            peers: Some(PeerStatus {
+                list: vec![("http://n1:9000".to_owned(), "alive".to_owned())],
+                hits: 7,
+                ..PeerStatus::default()
+            }),
             degraded: Some("no space".to_owned()),
             ..CacheStatus::default()
         };
@@ -197,7 +243,18 @@ mod tests {
         assert!(text.contains("origin    http://store:9000\n"), "{text}");
         assert!(text.contains("1.0 GiB of 4.0 GiB (25.0 %)"), "{text}");
         assert!(text.contains("4: 3 hit (75.0 %)"), "{text}");
+        assert!(text.contains("peers     7 had all, 0 asked"), "{text}");
+        assert!(
+            text.contains("\n          http://n1:9000 alive\n"),
+            "{text}"
+        );
         assert!(text.contains("DEGRADED  no space"), "{text}");
+        assert!(
+            text.contains(
+                "hottest      3.0 MiB  s3://data/train/\n                10 B  s3://data/\n"
+            ),
+            "{text}"
+        );
         assert!(shown(&CacheStatus::default()).contains("0 hit (-)"));
     }
 }

@@ -2,29 +2,24 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use super::serve::exit_code;
 use crate::cli::MountArgs;
 use crate::node::{self, Place};
 
 pub(super) fn run(args: &MountArgs) -> Result<ExitCode> {
-    let place = Place {
-        origin: &args.source.origin,
-        cache_dir: &args.cache_dir,
-        cache_size: args.cache_size,
-        region: &args.region,
-        ca_file: args.origin_ca_file.as_deref(),
-    };
+    let place = Place::new(&args.source.origin, &args.cache, &args.region);
+    let place = place.context("--cache-dir is missing")?;
     let end = node::mount(place, args, || {
-        let access = if args.read_only {
+        let access = if args.is_read_only() {
             "read-only"
         } else {
             "read-write"
         };
         println!("forebay {}", env!("CARGO_PKG_VERSION"));
         println!("  files    {:28} {access}", args.dir.display());
-        println!("  cache    {:28}", args.cache_dir.display());
+        println!("  cache    {:28}", place.cache_dir.display());
         println!("ready");
     })?;
     Ok(exit_code(&end))

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use bytesize::ByteSize;
 
 use super::variable;
 use crate::cli::{Durability, ServeArgs};
@@ -18,18 +19,11 @@ use crate::run::{self, End};
 const EXIT_SIGNAL: u8 = 128;
 
 pub(super) fn run(data: &Path, args: &ServeArgs) -> Result<ExitCode> {
-    let end = match (&args.node.origin, &args.node.cache_dir) {
-        (Some(origin), Some(cache_dir)) => run_node(
-            Place {
-                origin,
-                cache_dir,
-                cache_size: args.node.cache_size,
-                region: &args.region,
-                ca_file: args.node.origin_ca_file.as_deref(),
-            },
-            args,
-        )?,
-        _ => run_store(data, args)?,
+    let origin = args.node.origin.as_deref();
+    let place = origin.and_then(|origin| Place::new(origin, &args.node.cache, &args.region));
+    let end = match place {
+        Some(place) => run_node(place, args)?,
+        None => run_store(data, args)?,
     };
     Ok(exit_code(&end))
 }
@@ -61,12 +55,17 @@ fn run_store(data: &Path, args: &ServeArgs) -> Result<End> {
     })
 }
 
-/// What is where at a node.
-fn node_places(place: Place<'_>, args: &ServeArgs, address: SocketAddr) -> String {
-    let size = match args.node.cache_size {
+/// How large a cache may be.
+fn size_text(size: Option<ByteSize>) -> String {
+    match size {
         Some(size) => format!("at most {size}"),
         None => "as much as is free".to_owned(),
-    };
+    }
+}
+
+/// What is where at a node.
+fn node_places(place: Place<'_>, args: &ServeArgs, address: SocketAddr) -> String {
+    let size = size_text(place.cache_size);
     let lines: [(&str, String, &str); 3] = [
         (
             "origin",
@@ -131,6 +130,15 @@ fn places(data: &Path, args: &ServeArgs, address: SocketAddr) -> String {
         Durability::None => "NOT DURABLE: a power cut may lose or damage recent writes",
     };
     line("data", data.display().to_string(), promise);
+    let cache = &args.node.cache;
+    if let Some(dir) = &cache.cache_dir {
+        let size = size_text(cache.cache_size);
+        line(
+            "cache",
+            dir.display().to_string(),
+            &format!("bodies that were read, {size}"),
+        );
+    }
     text
 }
 

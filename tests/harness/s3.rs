@@ -18,6 +18,8 @@ const TIMEOUT: Duration = Duration::from_mins(2);
 pub(crate) struct S3 {
     endpoint: String,
     key: Key,
+    /// Headers of every request, as lines; they are not signed.
+    headers: String,
 }
 
 /// What was answered.
@@ -55,7 +57,15 @@ impl S3 {
         Self {
             endpoint: endpoint.to_owned(),
             key,
+            headers: String::new(),
         }
+    }
+
+    /// The same client, which says this in a header of every request.
+    pub(crate) fn saying(&self, name: &str, value: &str) -> Self {
+        let mut with = self.clone();
+        write!(with.headers, "{name}: {value}\r\n").unwrap();
+        with
     }
 
     pub(crate) fn create_bucket(&self, bucket: &str) {
@@ -111,6 +121,19 @@ impl S3 {
         Ok(response)
     }
 
+    /// A range of an object, first byte and the one after the last, handed on as it comes.
+    pub(crate) fn get_range(
+        &self,
+        bucket: &str,
+        key: &str,
+        range: std::ops::Range<u64>,
+        answer: &mut impl Write,
+    ) -> io::Result<Response> {
+        let path = format!("/{bucket}/{key}");
+        let asking = self.saying("Range", &format!("bytes={}-{}", range.start, range.end - 1));
+        asking.stream("GET", &path, &[], (0, io::empty()), answer)
+    }
+
     /// Sends a body of a known length as it is read, and hands on the answer's as it comes.
     pub(crate) fn stream(
         &self,
@@ -125,7 +148,11 @@ impl S3 {
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
         write!(stream, "{method} {target} HTTP/1.1\r\nHost: {host}\r\n")?;
-        write!(stream, "Connection: close\r\nContent-Length: {len}\r\n\r\n")?;
+        let said = &self.headers;
+        write!(
+            stream,
+            "{said}Connection: close\r\nContent-Length: {len}\r\n\r\n"
+        )?;
         io::copy(&mut body, &mut stream)?;
         let mut reader = BufReader::with_capacity(1 << 17, stream);
         let response = read_head(&mut reader)?;
@@ -246,6 +273,30 @@ fn unescape(text: &str) -> String {
     .fold(text.to_owned(), |text, (entity, char)| {
         text.replace(entity, char)
     })
+}
+
+/// Makes a request without a body, or with one that follows `headers`.
+pub(crate) fn raw(endpoint: &str, line: &str, headers: &str) -> io::Result<Response> {
+    let host = endpoint
+        .strip_prefix("http://")
+        .ok_or_else(|| broken(endpoint))?;
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    let end = if headers.contains("\r\n\r\n") {
+        ""
+    } else {
+        "\r\n"
+    };
+    write!(
+        stream,
+        "{line} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}{end}"
+    )?;
+    let mut reader = BufReader::new(stream);
+    let mut response = read_head(&mut reader)?;
+    let mut body = Vec::new();
+    read_body(&response, &mut reader, &mut body)?;
+    response.body = body;
+    Ok(response)
 }
 
 /// GETs a URL that is presigned already.

@@ -2,7 +2,8 @@
 //!
 //! One binary, so that it links once. `harness` starts and stops the program; every other module is
 //! one subject. Larger runs are asked for by variables, each named where it is read:
-//! `FOREBAY_TEST_SEED`, `FOREBAY_TEST_CRASHES`, `FOREBAY_TEST_MEMORY_MIB`, `FOREBAY_TEST_CROWD_MIB`.
+//! `FOREBAY_TEST_SEED`, `FOREBAY_TEST_CRASHES`, `FOREBAY_TEST_MEMORY_MIB`,
+//! `FOREBAY_TEST_CROWD_MIB`.
 
 // A lint lets tests unwrap where `cfg(test)` is written out; without tests there is nothing here.
 #[cfg(test)]

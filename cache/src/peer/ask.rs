@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! GET /-/peer?by=ID
-//! GET /-/peer/bytes?by=ID&origin=URL&bucket=…&key=…&etag=…&size=…&version=…&from=…&until=…&fill=1&own=1
+//! GET /-/peer/bytes?by=ID&origin=URL&bucket=…&key=…&etag=…&size=…&version=…
+//!     &from=…&until=…&fill=1&own=1
 //! x-forebay-node: v1:…
 //! x-forebay-grant: …
 //! ```

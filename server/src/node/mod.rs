@@ -12,8 +12,9 @@
 //! asks with credentials of its own (`foreign`).
 //!
 //! # Invariants
-//! 1. Every read is allowed by the origin, for the very version that is answered: at the time, or by
-//!    a lease that has not ended; or, if the node is told so, some time before the origin went down.
+//! 1. Every read is allowed by the origin, for the very version that is answered: at the time, or
+//!    by a lease that has not ended; or, if the node is told so, some time before the origin went
+//!    down.
 //! 2. An answer has the bytes of one version or breaks off; what changes before the first byte is
 //!    asked for again.
 //! 3. What a client sends under a name that nodes and origins use between them never reaches the

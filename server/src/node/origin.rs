@@ -164,7 +164,7 @@ impl Forebay {
         }))
     }
 
-    /// What is answered here; bytes that are not cached are still asked for, on the client's behalf.
+    /// What is answered here; bytes that are not cached are still asked for, for the client.
     fn leased(&self, reading: &Arc<Reading>, leased: Leased, by: By) -> Result<Asked> {
         let Leased { found, version } = leased;
         let (slice, headers) = match found? {

@@ -78,8 +78,8 @@ fn holder(cx: &Context<'_>, auth: &Authenticated) -> Option<Holder> {
     Some(Holder::new(&key))
 }
 
-/// Adds a lease of the version, for a node that proves the cluster's key and passes on what a client
-/// has signed.
+/// Adds a lease of the version, for a node that proves the cluster's key and passes on what a
+/// client has signed.
 pub(super) fn push_lease(
     cx: &Context<'_>,
     auth: &Authenticated,

@@ -222,7 +222,7 @@ impl World {
 /// How long a node may go on answering what it was told last: as long as leases last without a word
 /// of the feed, where it has some. Every other one asks each time.
 fn stale_max(node: usize) -> Duration {
-    if node % 2 == 0 {
+    if node.is_multiple_of(2) {
         Duration::from_secs(11)
     } else {
         Duration::ZERO

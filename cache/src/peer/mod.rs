@@ -4,7 +4,9 @@
 //! home (`ask`, `loan`), which answers from its cache or fetches it from the origin with what the
 //! asking node's reader may show there, keeps it, and hands it on as it comes (`frame`). The asking
 //! node keeps it too. What a home does not give, in good time and whole, comes from the origin
-//! (`source`): a peer can make a read slower, by seconds at most, but never wrong or fail.
+//! (`source`): a peer that fails makes a read slower, by seconds at most, not wrong, nor fail.
+//! Who asks proves the cluster's key; who answers does not, so the network has to see to it that
+//! nobody else answers at a peer's address.
 //!
 //! Nobody has to agree on who the peers are. A node that is asked answers, whether it takes itself
 //! for the home or not, and never asks another; so where nodes disagree, a block is fetched from

@@ -245,9 +245,11 @@ fn without_a_feed_every_read_is_asked() {
     assert_eq!(fleet.metric("forebay_lease_feed_up"), Some(0));
     fleet.tap.hold_feed(false);
     fleet.wait_for_metric("forebay_lease_feed_up", 1);
-    fleet.warm("/bkt/k");
-    assert!(fleet.get("/bkt/k", &[]).body == new);
-    assert_eq!(asked(&fleet), 0);
+    // On a machine that stalls for so short a term, it may end once more.
+    wait_until("a lease", || {
+        fleet.tap.take();
+        fleet.get("/bkt/k", &[]).body == new && asked(&fleet) == 0
+    });
 }
 
 #[test]

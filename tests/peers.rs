@@ -530,7 +530,7 @@ fn peers_need_a_key_and_an_origin() {
 
 /// `FOREBAY_TEST_CROWD_MIB` says how large the object is; each reader reads a stretch of it.
 #[test]
-fn a_thousand_readers_of_one_cold_object_fetch_each_block_once() {
+fn a_thousand_readers_of_one_cold_object_share_what_is_fetched() {
     const READERS: u64 = 1000;
     let size = number("FOREBAY_TEST_CROWD_MIB").unwrap_or(16) * MIB;
     let stretch = (size / 16).max(MIB);
